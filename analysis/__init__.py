@@ -1,0 +1,1 @@
+"""A run directory in, a verdict with its evidence out."""

@@ -1,0 +1,1 @@
+"""Experiments as files that anyone can run, rerun and trust."""

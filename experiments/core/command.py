@@ -1,0 +1,63 @@
+"""How every command of ours behaves: one line for a refusal, documented exit codes, no traceback unless asked."""
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from experiments.core.errors import Exit, SplitproofError
+
+
+def say(text: str = "") -> None:
+    """Print progress or advice, on stderr."""
+    click.echo(text, err=True)
+
+
+def main(group: click.Command, program: str) -> NoReturn:
+    """Run a click command, and end the process with its exit code.
+
+    Every option may be set by a variable `SPLITPROOF_COMMAND_OPTION`; `--debug` anywhere shows tracebacks.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get("SPLITPROOF_DEBUG"))
+    sys.exit(run(group, program, arguments, debug=debug))
+
+
+def run(group: click.Command, program: str, arguments: list[str], *, debug: bool = False) -> int:
+    """The exit code of a click command, after at most one line for everything that it refused."""
+    try:
+        result = group.main(arguments, prog_name=program, standalone_mode=False, auto_envvar_prefix="SPLITPROOF")
+        return int(result) if isinstance(result, int) else Exit.PROMOTE
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        say("stopped.")
+        return 130
+    except SplitproofError as error:
+        return _refused(error, error.exit_code, str(error), debug=debug)
+    except BrokenPipeError:
+        return _quiet_pipe()
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        return _refused(error, Exit.USAGE, f"{named}{error.strerror or error}", debug=debug)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a defect must not end in a traceback
+        text = f"unexpected {type(error).__name__}: {error}. This is a defect of ours; --debug shows where."
+        return _refused(error, Exit.UNEXPECTED, text, debug=debug)
+
+
+def _refused(error: BaseException, code: int, text: str, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    say(text)
+    return code
+
+
+def _quiet_pipe() -> int:
+    """The reader of our output went away, as `head` does: no error of anybody's."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.PROMOTE

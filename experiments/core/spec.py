@@ -1,0 +1,223 @@
+"""What an experiment is: arms, payloads, cohorts, phases, load and claims (all frozen, all validated)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from experiments.core.quantities import Increase, PerSecond, Points, Seconds, Share
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
+"""A DNS label: it becomes part of Kubernetes object names."""
+
+
+class Frozen(BaseModel):
+    """A noun: no field changes after reading, and no unknown key is let through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DigitsModel(Frozen):
+    """A small classifier that is trained on the spot on scikit-learn's bundled digits."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field((32,), description="Units of each hidden layer.")
+    epochs: int = Field(15, ge=1, le=500)
+    seed: int = Field(1, ge=0)
+
+
+class Arm(Frozen):
+    """One model; exactly one of `keras`, `saved_model` and `digits` says where it comes from."""
+
+    keras: str | None = Field(None, description="A name in keras.applications, or a .keras file.")
+    saved_model: str | None = Field(None, description="A SavedModel directory.")
+    digits: DigitsModel | None = Field(None, description="Train a small classifier of handwritten digits.")
+    weights: Literal["auto", "imagenet", "random"] = Field(
+        "auto",
+        description="For keras.applications: auto takes imagenet where it can be downloaded, else random.",
+    )
+    seed: int = Field(1, ge=0, description="Seed of random weights.")
+
+
+class DigitsPayloads(Frozen):
+    """Labelled images from the held-out half of scikit-learn's digits."""
+
+    digits: int = Field(..., ge=1, le=500, description="How many distinct images.")
+
+
+class Cohort(Frozen):
+    """A group of senders: its share of the arrivals and the headers that it sends."""
+
+    share: Share
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class TextMatch(Frozen):
+    """Istio's StringMatch: exactly one of the three."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+def _as_text_match(value: Any) -> Any:
+    return {"exact": value} if isinstance(value, str) else value
+
+
+Match = Annotated[TextMatch, BeforeValidator(_as_text_match)]
+"""A TextMatch; bare text means `exact`."""
+
+
+class When(Frozen):
+    """One match block: every condition in it must hold."""
+
+    headers: dict[str, Match] = Field(default_factory=dict)
+    without_headers: dict[str, Match] = Field(default_factory=dict)
+    uri: Match | None = None
+
+
+_WHEN_KEYS = {"headers", "without_headers", "uri"}
+
+
+def _as_when(value: Any) -> Any:
+    """`{user-group: canary}` is short for `[{headers: {user-group: canary}}]`."""
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [
+        {"headers": block} if isinstance(block, dict) and not (_WHEN_KEYS & set(block)) else block for block in value
+    ]
+
+
+def _as_weights(value: Any) -> Any:
+    return {value: 100} if isinstance(value, str) else value
+
+
+class Rule(Frozen):
+    """Where requests go that match any block of `when`; an empty `when` takes all that is left."""
+
+    when: Annotated[tuple[When, ...], BeforeValidator(_as_when)] = ()
+    to: Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_as_weights)]
+
+
+class Route(Frozen):
+    """A routing: rules in order, or the Service without subsets, or somebody's own VirtualService."""
+
+    rules: tuple[Rule, ...] = ()
+    service: bool = Field(default=False, description="Send to the Service itself: no subset, no weight.")
+    virtual_service: str | None = Field(None, description="A file with a VirtualService to apply as it is.")
+
+
+def _as_route(value: Any) -> Any:
+    """Canonical form of the three ways to write a route."""
+    if value == "service":
+        return {"service": True}
+    if isinstance(value, str):
+        return {"rules": [{"to": value}]}
+    if isinstance(value, list):
+        return {"rules": value}
+    if isinstance(value, dict) and not set(value) & {"rules", "service", "virtual_service"}:
+        return {"rules": [{"to": value}]}
+    return value
+
+
+class Phase(Frozen):
+    """One routing, applied for a time."""
+
+    name: Name
+    route: Annotated[Route, BeforeValidator(_as_route)]
+    duration: Seconds = Field(30.0, alias="for", gt=0)
+    arms: tuple[Name, ...] | None = Field(None, description="Arms deployed in this phase; all, if left out.")
+    expect: dict[str, dict[str, Share]] | None = Field(
+        None, description="Cohort to arm to share: the intent, where the route's own file is under suspicion."
+    )
+
+
+class Load(Frozen):
+    """Open-loop arrivals: a schedule drawn from a seed, whatever the answers do."""
+
+    arrivals: PerSecond = Field(8.0, gt=0, le=100_000)
+    pattern: Literal["constant", "poisson"] = "constant"
+    warmup: Seconds = Field(5.0, ge=0)
+    timeout: Seconds = Field(10.0, gt=0)
+    slots: int = Field(64, ge=1, le=10_000, description="Requests that may be in flight at once, over all processes.")
+    seed: int = Field(1, ge=0)
+
+
+class SplitClaim(Frozen):
+    """Each cohort's shares lie within `tolerance` of what its route says."""
+
+    tolerance: Points = Field(0.05, gt=0, le=1)
+    required: bool = True
+
+
+class ErrorsClaim(Frozen):
+    """The failure rate of any other arm exceeds the baseline's by less than `max_increase`."""
+
+    max_increase: Points = Field(0.01, gt=0, le=1)
+    required: bool = True
+
+
+class LatencyClaim(Frozen):
+    """A quantile of any other arm's latency exceeds the baseline's by less than `margin`."""
+
+    margin: Increase = Field(..., gt=0)
+    required: bool = True
+
+
+def _as_latency(value: Any) -> Any:
+    return {"margin": value} if isinstance(value, (str, float)) else value
+
+
+Quantile = Annotated[str, Field(pattern=r"^p(50|[5-9]\d(\.\d+)?)$")]
+
+
+class Claims(Frozen):
+    """What must hold for the canary to be promoted."""
+
+    split: SplitClaim = SplitClaim()
+    errors: ErrorsClaim = ErrorsClaim()
+    latency: dict[Quantile, Annotated[LatencyClaim, BeforeValidator(_as_latency)]] = Field(
+        default_factory=lambda: {"p50": LatencyClaim(margin=0.2)}
+    )
+
+
+class Experiment(Frozen):
+    """A canary experiment: what is served, who asks, how traffic is routed, and what must hold."""
+
+    name: Name = "experiment"
+    description: str = ""
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,80}$")] = Field(
+        "image_classifier", description="MODEL_NAME, shared by every arm: clients use one URL."
+    )
+    arms: dict[Name, Arm] = Field(..., min_length=2, description="The first is the baseline.")
+    payloads: tuple[str, ...] | DigitsPayloads = Field(..., description="Globs of images or .json request bodies.")
+    cohorts: dict[Name, Cohort] = Field(default_factory=lambda: {"everyone": Cohort(share=1.0)}, min_length=1)
+    phases: tuple[Phase, ...] = Field(..., min_length=1)
+    load: Load = Load()
+    claims: Claims = Claims()
+    attribution: Literal["output", "route-header"] = "output"
+    namespace: Name = "tf-serving"
+
+    @property
+    def baseline(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.arms))
+
+    @property
+    def canaries(self) -> tuple[str, ...]:
+        """Every arm but the baseline."""
+        return tuple(self.arms)[1:]
+
+    @property
+    def service(self) -> str:
+        """The Kubernetes name of the Service, VirtualService and DestinationRule."""
+        return self.model.lower().replace("_", "-").replace(".", "-").strip("-") or "model"
+
+    def phase(self, name: str) -> Phase:
+        """The phase called `name`; raises KeyError."""
+        found = {phase.name: phase for phase in self.phases}
+        return found[name]
+
+    def deployed(self, phase: Phase) -> tuple[str, ...]:
+        """The arms that are deployed in a phase, in the experiment's order."""
+        return tuple(self.arms) if phase.arms is None else tuple(arm for arm in self.arms if arm in phase.arms)
