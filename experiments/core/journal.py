@@ -1,7 +1,7 @@
 """Which routing was in force from when to when: changes as they were written, periods as they are judged.
 
-A stack's journal is a file of JSON lines that only `deploy` writes. A change takes two lines: one when it was applied, one
-when probes through the gateway saw it, so that a process that dies in between leaves the truth behind.
+A stack's journal is a file of JSON lines that only `deploy` writes. A change takes two lines: one when it was applied,
+one when probes through the gateway saw it, so that a process that dies in between leaves the truth behind.
 """
 
 import os

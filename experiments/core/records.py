@@ -1,8 +1,8 @@
 """Rows, shards and run directories: append, read, reconcile.
 
-A shard is a file of JSON lines that one load process creates exclusively and appends to, one finished request at a time.
-Objects are about the shard (header, beats, trailer), arrays are rows. A process killed at any moment loses no finished row;
-a shard without its trailer is incomplete, and says so.
+A shard is a file of JSON lines that one load process creates exclusively and appends to, one finished request at a
+time. Objects are about the shard (header, beats, trailer), arrays are rows. A process killed at any moment loses no
+finished row; a shard without its trailer is incomplete, and says so.
 """
 
 import os

@@ -1,8 +1,8 @@
 """VirtualService + request → the share of traffic that each arm should get (pure; nothing is sent).
 
-The semantics are Istio's: routes are tried in order, blocks of a `match` list are alternatives, fields of one block must
-all hold, header names ignore case and values do not, a regex must match the whole value, weights are relative to their sum
-(istio.io, VirtualService reference; observed translation in pilot/pkg/networking/core/route/route.go).
+The semantics are Istio's: routes are tried in order, blocks of a `match` list are alternatives, fields of one block
+must all hold, header names ignore case and values do not, a regex must match the whole value, weights are relative to
+their sum (istio.io, VirtualService reference; observed translation in pilot/pkg/networking/core/route/route.go).
 """
 
 import re
@@ -131,7 +131,7 @@ def expected_shares(
         endpoints: The arms that have endpoints behind the Service.
 
     Returns:
-        Shares over all arms of `subsets`, summing to 1; or none, with the reason: no route matches, or the Service itself
+        Shares over all arms of `subsets`, summing to 1; or none, with the reason: no route matches, or the Service
         balances over the endpoints of several arms, or something matches on what this request does not determine.
     """
     for route in _in_order(http):
