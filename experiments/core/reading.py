@@ -57,8 +57,12 @@ def find(name_or_file: str) -> Path:
     )
 
 
-def load(name_or_file: str) -> Loaded:
+def load(name_or_file: str, changes: Sequence[str] = ()) -> Loaded:
     """The experiment of a file or a catalogue name.
+
+    Args:
+        name_or_file: Which one.
+        changes: Values to put in the place of the file's, as `load.arrivals=5/s` or `phases.1.for=20s`.
 
     Raises:
         ExperimentError: it cannot be read or breaks rules; the message has a `FILE:LINE:` line for every mistake.
@@ -67,7 +71,10 @@ def load(name_or_file: str) -> Loaded:
     raw = _parse(path)
     if isinstance(raw, dict):
         raw.setdefault("name", path.stem.lower().replace("_", "-"))
-    return Loaded(_validated(raw, str(path), from_file=True), path.parent, path)
+    for change in changes:
+        _change(raw, change)
+    # A .json file is a run's own copy: its quantities stand in base units.
+    return Loaded(_validated(raw, str(path), from_file=path.suffix != ".json"), path.parent, path)
 
 
 def from_mapping(raw: Mapping[str, Any], where: str) -> Experiment:
@@ -110,6 +117,23 @@ def _allow_short_forms(schema: dict[str, Any]) -> None:
     rule = definitions["Rule"]["properties"]
     rule["to"] = {"anyOf": [text, weights]}
     rule["when"] = {"anyOf": [headers, {"$ref": "#/$defs/When"}, rule["when"]]}
+
+
+def _change(raw: Any, change: str) -> None:
+    """Put one `dotted.key=value` into raw values; the value is read as YAML."""
+    dotted, equals, text = change.partition("=")
+    steps = [int(step) if step.isdigit() else step for step in dotted.split(".")]
+    if not equals or "" in steps:
+        raise ExperimentError(f"--set {change}: must be KEY=VALUE, such as load.arrivals=5/s; write it so.")
+    try:
+        value = YAML(typ="safe").load(text)
+        for step in steps[:-1]:
+            raw = raw.setdefault(step, {}) if isinstance(raw, dict) else raw[step]
+        raw[steps[-1]] = value
+    except (YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ExperimentError(
+            f"--set {change}: there is no such place in the experiment file; check the key."
+        ) from error
 
 
 def _parse(path: Path) -> Any:

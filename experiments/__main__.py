@@ -1,0 +1,84 @@
+"""`python -m experiments`: list | run | selftest | schema."""
+
+import json
+from pathlib import Path
+
+import click
+
+from experiments.core import command, reading
+from experiments.core.errors import Exit, SplitproofError
+
+
+@click.group(help=__doc__)
+def experiments() -> None:
+    """Hold the commands together."""
+
+
+@experiments.command("list")
+def list_experiments() -> None:
+    """What can be run, one line each."""
+    for path in reading.catalogue():
+        experiment = reading.load(str(path)).experiment
+        click.echo(f"{experiment.name:<12} {experiment.description}")
+
+
+@experiments.command()
+@click.argument("experiment")
+@click.option("--target", type=click.Choice(["embedded"]), default="embedded", show_default=True)
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value, as load.arrivals=5/s.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Load processes.")
+def run(experiment: str, target: str, runs: Path | None, changes: tuple[str, ...], processes: int) -> int:
+    """Run EXPERIMENT (a file, or a name of the catalogue) and print its verdict; the exit code is the verdict's."""
+    # The parts that a run needs are heavy: `list` and `--help` do without them.
+    from analysis.publish import publish
+    from experiments.conductor import Options, conduct
+    from experiments.core import home
+    from experiments.progress import Narrator
+
+    loaded = reading.load(experiment, changes)
+    narrator = Narrator()
+    narrator.say(f"{loaded.experiment.name} on the {target} target")
+    _announce_plan(loaded)
+    outcome = conduct(loaded, Options(runs or home.runs(), processes=processes), narrator)
+    publish(outcome.run, outcome.report)
+    return int(outcome.report.verdict.exit_code)
+
+
+def _announce_plan(loaded: reading.Loaded) -> None:
+    """Say before the load what it can and cannot decide."""
+    from analysis.plan import plan
+
+    for line in plan(loaded.experiment).lines():
+        command.say(line)
+
+
+@experiments.command()
+@click.option("--only", help="One sabotage by name.")
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
+def selftest(only: str | None, runs: Path | None) -> int:
+    """Break a real stack in known ways, and prove that each is caught and no healthy twin is blamed."""
+    from experiments import sabotage
+    from experiments.conductor import Options
+    from experiments.core import home
+    from experiments.progress import Narrator
+
+    trials = sabotage.selftest(only, Options(runs or home.runs()), Narrator())
+    for trial in trials:
+        click.echo(f"{'ok    ' if trial.passed else 'MISSED'}  {trial.name:<20} {trial.sentence}")
+    return Exit.PROMOTE if all(trial.passed for trial in trials) else Exit.ROLL_BACK
+
+
+@experiments.command()
+@click.option("--check", type=click.Path(dir_okay=False, path_type=Path), help="Compare with a file instead.")
+def schema(check: Path | None) -> None:
+    """Print the JSON Schema of an experiment file."""
+    text = json.dumps(reading.json_schema(), indent=2, ensure_ascii=False)
+    if check is None:
+        click.echo(text)
+    elif check.read_text(encoding="utf-8").rstrip("\n") != text:
+        raise SplitproofError(f"{check}: is out of date; write it anew: python -m experiments schema > {check}")
+
+
+if __name__ == "__main__":
+    command.main(experiments, "python -m experiments")
