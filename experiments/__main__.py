@@ -30,13 +30,13 @@ def list_experiments() -> None:
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Load processes.")
 def run(experiment: str, target: str, runs: Path | None, changes: tuple[str, ...], processes: int) -> int:
     """Run EXPERIMENT (a file, or a name of the catalogue) and print its verdict; the exit code is the verdict's."""
-    # The parts that a run needs are heavy: `list` and `--help` do without them.
+    loaded = reading.load(experiment, changes)
+    # The parts that a run needs are heavy: `list`, `--help` and a wrong file do without them.
     from analysis.publish import publish
     from experiments.conductor import Options, conduct
     from experiments.core import home
     from experiments.progress import Narrator
 
-    loaded = reading.load(experiment, changes)
     narrator = Narrator()
     narrator.say(f"{loaded.experiment.name} on the {target} target")
     _announce_plan(loaded)

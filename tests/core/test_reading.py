@@ -1,0 +1,173 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from experiments.core import reading
+from experiments.core.errors import ExperimentError
+
+GOOD = """\
+model: image_classifier
+arms:
+  resnet50:  {keras: ResNet50}
+  resnet101: {keras: ResNet101}
+payloads: [images/*.jpg]
+cohorts:
+  everyone:     {share: 80%}
+  canary-users: {share: 20%, headers: {user-group: canary}}
+phases:
+  - {name: dark-launch, route: {resnet50: 100, resnet101: 0}}
+  - {name: split,       route: {resnet50: 70,  resnet101: 30}, for: 60s}
+  - name: focused
+    route: [{when: {user-group: canary}, to: resnet101}, {to: resnet50}]
+load: {arrivals: 8/s, warmup: 5s}
+claims:
+  split:   {tolerance: 5pp}
+  errors:  {max_increase: 1pp}
+  latency: {p50: +60%, p95: {margin: +80%, required: false}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_text(text: str) -> str:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write_text
+
+
+def problems_of(path: str) -> list[str]:
+    with pytest.raises(ExperimentError) as refused:
+        reading.load(path)
+    return [line.removeprefix(f"{path}:") for line in str(refused.value).splitlines()]
+
+
+def test_the_design_example_reads_in_base_units(write):
+    experiment = reading.load(write(GOOD)).experiment
+    assert experiment.name == "mine"
+    assert experiment.baseline == "resnet50"
+    assert experiment.canaries == ("resnet101",)
+    assert experiment.cohorts["everyone"].share == 0.8
+    assert experiment.phases[1].duration == 60
+    assert experiment.load.arrivals == 8
+    assert experiment.claims.split.tolerance == 0.05
+    assert experiment.claims.latency["p95"].margin == pytest.approx(0.8)
+    assert not experiment.claims.latency["p95"].required
+
+
+def test_a_run_file_reads_back_to_an_equal_experiment(write):
+    experiment = reading.load(write(GOOD)).experiment
+    mapping = json.loads(json.dumps(reading.to_mapping(experiment)))
+    again = reading.from_mapping(mapping, "run.json")
+    assert again == experiment
+    assert reading.experiment_hash(again) == reading.experiment_hash(experiment)
+
+
+def test_any_change_of_meaning_changes_the_hash(write):
+    before = reading.experiment_hash(reading.load(write(GOOD)).experiment)
+    after = reading.experiment_hash(reading.load(write(GOOD.replace("30}", "31}"))).experiment)
+    assert before != after
+
+
+def test_every_mistake_is_reported_at_once_with_its_line(write):
+    text = (
+        GOOD.replace("keras: ResNet50", "keras: ResNet50, wieghts: random")
+        .replace("share: 80%", "share: 80")
+        .replace("resnet50: 100, resnet101: 0", "resnet50: 0, resnet101: 0")
+        .replace("resnet101: 30", "resnet102: 30")
+        .replace("for: 60s", "for: 60")
+        .replace("arrivals: 8/s", "arivals: 8/s")
+        .replace("p50: +60%", "p50: 60%")
+    )
+    found = problems_of(write(text))
+    assert [line.split(":")[0] for line in found] == ["3", "7", "10", "11", "11", "14", "18"]
+    joined = "\n".join(found)
+    assert "unknown key; did you mean 'weights'?" in joined
+    assert "must be a percentage such as 80%" in joined
+    assert "weights sum to 0" in joined
+    assert "unknown arm 'resnet102'; must be one of resnet50, resnet101" in joined
+    assert "must be a duration such as 60s" in joined
+    assert "did you mean 'arrivals'?" in joined
+    assert "must be an increase such as +20%" in joined
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("share: 80%", "share: 90%", 6, "shares sum to 110%, must be 100%"),
+        ("name: split", "name: dark-launch", 11, "phase names must differ"),
+        ("{keras: ResNet50}", "{}", 3, "exactly one of keras, saved_model, digits"),
+        ("{keras: ResNet50}", "{keras: A, saved_model: b}", 3, "it names 2"),
+        ("{to: resnet50}]", "{to: resnet50}, {to: resnet101}]", 13, "the rules after it never match"),
+        ("name: dark-launch,", "name: dark-launch, arms: [resnet101],", 10, "not in this phase's arms"),
+        ("payloads: [images/*.jpg]", "", 1, "payloads: is missing"),
+        ("arrivals: 8/s", "arrivals: 0/s", 14, "greater than 0"),
+        ("resnet101: 0}", "resnet101: -5}", 10, "greater than or equal to 0"),
+        ("name: dark-launch", "name: Dark Launch", 10, "should match pattern"),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_line(write, old, new, line, says):
+    found = problems_of(write(GOOD.replace(old, new)))
+    assert len(found) == 1
+    assert found[0].startswith(f"{line}:")
+    assert says in found[0]
+
+
+def test_a_share_above_100_percent_is_two_mistakes(write):
+    found = problems_of(write(GOOD.replace("share: 80%", "share: 180%")))
+    assert [line.split(":")[0] for line in found] == ["6", "7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [1, 2", ":1: not readable as YAML"),
+        ("a: 1\na: 2\n", 'found duplicate key "a"'),
+        ("", "is a mapping with arms"),
+        ("- 1\n- 2\n", "is a mapping with arms"),
+        ("\x00", "not readable as YAML"),
+    ],
+)
+def test_what_is_no_experiment_gets_one_line(write, text, says):
+    path = write(text)
+    with pytest.raises(ExperimentError) as refused:
+        reading.load(path)
+    assert says in str(refused.value)
+    assert str(refused.value).count("\n") == 0
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(ExperimentError, match="did you mean 'quickstart'"):
+        reading.load("quickstrat")
+
+
+def test_values_can_be_changed_for_one_run(write):
+    experiment = reading.load(write(GOOD), ["load.arrivals=5/s", "phases.1.for=20s"]).experiment
+    assert experiment.load.arrivals == 5
+    assert experiment.phases[1].duration == 20
+
+
+@pytest.mark.parametrize("change", ["load.arrivals", "phases.9.for=2s", "=3", "model.x.y=2"])
+def test_a_change_without_a_place_is_refused(write, change):
+    with pytest.raises(ExperimentError, match="--set"):
+        reading.load(write(GOOD), [change])
+
+
+@pytest.mark.parametrize("path", reading.catalogue(), ids=lambda path: path.stem)
+def test_each_shipped_experiment_fits_the_committed_schema(path):
+    schema = json.loads((reading.CATALOGUE / "experiment.schema.json").read_text(encoding="utf-8"))
+    assert schema == reading.json_schema()
+    jsonschema.validate(YAML(typ="safe").load(path), schema)
+    first_line = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first_line == "# yaml-language-server: $schema=experiment.schema.json"
+    assert reading.load(path.stem).experiment.name == path.stem
+
+
+def test_the_schema_refuses_what_reading_refuses(write):
+    bad = YAML(typ="safe").load(Path(write(GOOD.replace("share: 80%", "share: 80"))))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(bad, reading.json_schema())
