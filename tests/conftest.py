@@ -1,0 +1,22 @@
+import os
+
+import psutil
+import pytest
+
+
+def processes_of(home):
+    """The live processes that were started with this SPLITPROOF_HOME: ours, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get("SPLITPROOF_HOME") == str(home):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.fixture
+def left_over():
+    """A function that lists what still runs of a home."""
+    return processes_of
