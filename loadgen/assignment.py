@@ -1,0 +1,223 @@
+"""What a load is to do: its experiment, bodies and host, and what the report will not be able to say."""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from experiments.core import home, reading
+from experiments.core.errors import ExperimentError, ProvisionError, StackError
+from experiments.core.records import RunDir, read_info
+from experiments.core.spec import Experiment
+from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
+from loadgen.options import is_open_loop, starts_by_itself
+from loadgen.predict import reachable, target
+from loadgen.schedule import Schedule
+
+DEFAULT_EXPERIMENT = "quickstart"
+
+_NO_STACK = (
+    "no stack of {} is up on this machine: no routing journal and no references, so the report can neither say which "
+    "routing was in force nor attribute an answer to an arm by its output"
+)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Everything that is known before the load.
+
+    Attributes:
+        experiment: The experiment as it is run.
+        payloads: Payload id to request body.
+        host: Base URL; None only where a person or a master will name it.
+        stack: What the experiment's stack says of itself, if there is one.
+        run: The run directory that a conductor made, if one did.
+        runs: Where a run directory of our own goes.
+        open_loop: Whether arrivals come from the schedule.
+        cohorts: The cohorts that were chosen (all, unless tags say otherwise).
+        notes: Sentences about what the report will not be able to say.
+    """
+
+    experiment: Experiment
+    payloads: Mapping[str, bytes]
+    host: str | None
+    stack: StackInfo | None
+    run: RunDir | None
+    runs: Path
+    open_loop: bool
+    cohorts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def experiment_hash(self) -> str:
+        """A hash of all that the experiment says."""
+        return reading.experiment_hash(self.experiment)
+
+    @property
+    def payloads_hash(self) -> str:
+        """A hash of the payload ids and bodies."""
+        digest = xxhash.xxh3_128()
+        for name in sorted(self.payloads):
+            digest.update(f"{name}:{len(self.payloads[name])}:".encode())
+            digest.update(self.payloads[name])
+        return digest.hexdigest()
+
+    @property
+    def schedule(self) -> Schedule:
+        """The open-loop schedule of the experiment's load."""
+        load, cohorts = self.experiment.load, self.experiment.cohorts
+        shares = {name: cohort.share for name, cohort in cohorts.items()}
+        return Schedule(load.arrivals, load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
+
+
+def resolve(options: argparse.Namespace) -> Assignment:
+    """The assignment that options, environment and stacks on this machine make up.
+
+    Raises:
+        SplitproofError: something is missing or wrong; the message says how to get it.
+    """
+    given = os.environ.get("SPLITPROOF_RUN")
+    run = RunDir(Path(given).absolute()) if given else None
+    experiment, assumed = _experiment(options, run)
+    stack = read_stack(experiment.name)
+    payloads, unreferenced = _payloads(options.payload, experiment, stack)
+    return Assignment(
+        experiment=experiment,
+        payloads=payloads,
+        host=_host(options, experiment, stack),
+        stack=stack,
+        run=run,
+        runs=Path(options.runs).absolute() if options.runs else home.runs(),
+        open_loop=is_open_loop(options),
+        cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
+        notes=(*assumed, *_missing(experiment, stack), *unreferenced),
+    )
+
+
+def _experiment(options: argparse.Namespace, run: RunDir | None) -> tuple[Experiment, list[str]]:
+    """The experiment, and a note where it had to be assumed."""
+    if run is not None:
+        return reading.from_mapping(read_info(run).experiment, str(run.info)), []
+    if options.experiment:
+        return reading.load(options.experiment).experiment, []
+    names = sorted(path.parent.name for path in (home.home() / "stacks").glob("*/stack.json"))
+    if len(names) > 1:
+        raise ExperimentError(f"stacks of {', '.join(names)} are up; say which one with: --experiment NAME")
+    stack = read_stack(names[0]) if names else None
+    if stack is not None:
+        return reading.from_mapping(stack.experiment, str(home.stack_dir(names[0]) / "stack.json")), []
+    if not (options.host and options.payload):
+        raise ExperimentError(
+            f"no experiment is named and no stack is up; run: python -m deploy up {DEFAULT_EXPERIMENT}, "
+            "or name --experiment, --host and --payload."
+        )
+    experiment = reading.load(DEFAULT_EXPERIMENT).experiment
+    return experiment, [f"no experiment was named: cohorts, load and model name are those of {DEFAULT_EXPERIMENT}"]
+
+
+def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None) -> str | None:
+    """--host, else the gateway of the stack; checked here if the load starts by itself."""
+    host: str | None = options.host or (stack.gateway_url if stack else None)
+    if host is not None:
+        target(host)
+    if not starts_by_itself(options):
+        return host
+    if host is None:
+        raise StackError(
+            f"no stack of {experiment.name} is up, and there is no --host; "
+            f"run: python -m deploy up {experiment.name}, or add --host URL."
+        )
+    check_reachable(host, experiment.name)
+    return host
+
+
+def check_reachable(host: str, experiment: str) -> None:
+    """Refuse a host where nothing listens.
+
+    Raises:
+        StackError: naming the reason.
+    """
+    reason = reachable(target(host))
+    if reason:
+        raise StackError(
+            f"{host}: cannot be reached: {reason}; "
+            f"start what should listen there (a stack: python -m deploy up {experiment}), or name another --host."
+        )
+
+
+def _payloads(
+    files: Sequence[str] | None, experiment: Experiment, stack: StackInfo | None
+) -> tuple[dict[str, bytes], list[str]]:
+    """Payload id to body, and notes about bodies without references."""
+    index = StackDir(home.stack_dir(experiment.name)).payloads
+    known = read_payloads(index) if stack is not None and index.exists() else {}
+    if not files:
+        if not known:
+            raise ProvisionError(
+                f"no payloads: no stack of {experiment.name} is up, and there is no --payload; "
+                f"run: python -m deploy up {experiment.name}, or add --payload FILE.json (a whole request body)."
+            )
+        return known, []
+    ids = {body: name for name, body in known.items()}
+    bodies: dict[str, bytes] = {}
+    for file in files:
+        body = read_body(Path(file))
+        name = ids.get(body, Path(file).stem)
+        if name in bodies:
+            raise ProvisionError(f"--payload {file}: a payload {name!r} was named before; rename one of the files.")
+        bodies[name] = body
+    strangers = (name for name in bodies if name not in known)
+    return bodies, [
+        f"payload {name} has no reference: its answers cannot be attributed by output" for name in strangers
+    ]
+
+
+def read_body(path: Path) -> bytes:
+    """A request body from a file.
+
+    Raises:
+        ProvisionError: it cannot be read, or is no JSON object with `instances` or `inputs`.
+    """
+    try:
+        body = path.read_bytes()
+        decoded = json.loads(body)
+    except OSError as error:
+        raise ProvisionError(f"{path}: cannot be read: {error.strerror}; check the path and permissions.") from error
+    except ValueError as error:
+        raise ProvisionError(f"{path}: no JSON ({error}); a payload is a whole request body; mend the file.") from error
+    if not isinstance(decoded, dict) or not {"instances", "inputs"} & set(decoded):
+        raise ProvisionError(f'{path}: no request body; must be such as {{"instances": [...]}}; mend the file.')
+    return body
+
+
+def chosen_cohorts(experiment: Experiment, tags: Sequence[str], excluded: Sequence[str]) -> tuple[str, ...]:
+    """The cohorts that `--tags` and `--exclude-tags` leave; each cohort's tag is its name.
+
+    Raises:
+        ExperimentError: a tag is no cohort, or no cohort with a share is left.
+    """
+    unknown = [tag for tag in (*tags, *excluded) if tag not in experiment.cohorts]
+    if unknown:
+        names = ", ".join(experiment.cohorts)
+        raise ExperimentError(f"--tags: unknown cohort {unknown[0]!r}; must be one of {names}; mend it.")
+    shares = {name: cohort.share for name, cohort in experiment.cohorts.items()}
+    left = tuple(name for name in shares if (not tags or name in tags) and name not in excluded)
+    if not sum(shares[name] for name in left):
+        raise ExperimentError("--tags: no cohort with a share above 0% is left; choose others.")
+    return left
+
+
+def _missing(experiment: Experiment, stack: StackInfo | None) -> list[str]:
+    """What no stack, or another one than the experiment's, keeps the report from saying."""
+    if stack is None:
+        return [_NO_STACK.format(experiment.name)]
+    notes = []
+    if not StackDir(home.stack_dir(experiment.name)).references.exists():
+        notes.append("the stack has no references: no answer can be attributed to an arm by its output")
+    if stack.experiment_hash != reading.experiment_hash(experiment):
+        notes.append("the stack was put up from another version of the experiment; judge with care, or put it up anew")
+    return notes

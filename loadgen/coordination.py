@@ -1,0 +1,308 @@
+"""One test after another: what Locust's events mean to us in a local runner, a master and a worker.
+
+The master (or the local runner) opens the run directory and gives the order; every process that runs users opens a
+session and a shard; at the end each closes its shard and says so, and then the master closes the run. Everything that
+happens before users spawn rides on the parsed options, which Locust sends along with its first spawn message.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+from locust import log
+from locust.runners import MasterRunner, WorkerRunner
+
+from experiments.core.command import say
+from experiments.core.errors import Exit, RecordsError, SplitproofError, StackError
+from experiments.core.records import Ending, RunDir
+from loadgen.assignment import Assignment, check_reachable
+from loadgen.rundir import close_run, open_run
+from loadgen.session import DRAIN_MARGIN_S, Closed, Order, Session
+from loadgen.users import SLOTS
+
+_DRAIN, _CLOSED, _FAILED = "splitproof-drain", "splitproof-closed", "splitproof-failed"
+_LEAD_US = 300_000
+"""How long after the order the schedule begins: users must have been spawned in every process."""
+
+_MOST_SPAWNED_AT_ONCE = 100
+"""Locust warns about more."""
+
+_INTERRUPTED = 130
+
+
+class Coordinator:
+    """Our part in one Locust process."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.session: Session | None = None
+        self._environment: Any = None
+        self._order: Order | None = None
+        self._waiting_for: set[str] = set()
+        self._closed: list[Closed] = []
+        self._refused = False
+
+    def listen(self, events: Any) -> None:
+        """Hear Locust's events."""
+        events.init.add_listener(self.on_init)
+        events.test_start.add_listener(self.on_test_start)
+        events.test_stopping.add_listener(self.on_test_stopping)
+        events.test_stop.add_listener(self.on_test_stop)
+        events.quitting.add_listener(self.on_quitting)
+
+    def on_init(self, environment: Any, **_rest: Any) -> None:
+        """Set defaults, choose the user classes, and agree on messages."""
+        self._environment = environment
+        options, load = environment.parsed_options, self.assignment.experiment.load
+        environment.host = environment.host or self.assignment.host
+        environment.stop_timeout = environment.stop_timeout or load.timeout + DRAIN_MARGIN_S
+        if self._is_worker:
+            environment.runner.register_message(_DRAIN, self._on_drain, concurrent=True)
+            if options.processes:
+                gevent.spawn(_end_with_master, os.getppid())
+        else:
+            self._choose_users(environment, options)
+        if self._is_master:
+            environment.runner.register_message(_CLOSED, self._on_closed)
+            environment.runner.register_message(_FAILED, self._on_worker_failed)
+        _interrupt_between_requests()
+
+    @property
+    def _is_master(self) -> bool:
+        return isinstance(self._environment.runner, MasterRunner)
+
+    @property
+    def _is_worker(self) -> bool:
+        return isinstance(self._environment.runner, WorkerRunner)
+
+    @property
+    def _open_loop(self) -> bool:
+        return self.assignment.open_loop and self._environment.shape_class is None
+
+    def _choose_users(self, environment: Any, options: Any) -> None:
+        """Slots for the open loop, as many as the experiment says; else one class for each chosen cohort."""
+        slots = {name: kind for name, kind in environment.available_user_classes.items() if name == SLOTS}
+        if not self._open_loop:
+            environment.user_classes[:] = [kind for kind in environment.user_classes if kind not in slots.values()]
+            rate = self.assignment.experiment.load.arrivals
+            say(f"closed loop: users wait for each answer; load.arrivals ({rate:g}/s) is not used.")
+            return
+        environment.user_classes[:] = list(slots.values())
+        # Tags choose cohorts of the schedule, not tasks of a slot: Locust must not filter the slots away.
+        options.tags = options.exclude_tags = None
+        workers = options.expect_workers if self._is_master else 1
+        options.num_users = max(self.assignment.experiment.load.slots, workers)
+        options.spawn_rate = options.spawn_rate or min(options.num_users, _MOST_SPAWNED_AT_ONCE * workers)
+
+    def on_test_start(self, environment: Any, **_rest: Any) -> None:
+        """Give the order, or take it; open a session where users will run."""
+        try:
+            if self._is_worker:
+                self._take_order(environment)
+            else:
+                self._give_order(environment)
+        except SplitproofError as error:
+            self._fail(str(error))
+
+    def _give_order(self, environment: Any) -> None:
+        environment.parsed_options.splitproof_order = self._order = None
+        self._closed.clear()
+        self._refused = False
+        host = self._checked_host(environment)
+        run = open_run(self.assignment, host)
+        self._order = Order(
+            run=str(run.path),
+            experiment_hash=self.assignment.experiment_hash,
+            payloads_hash=self.assignment.payloads_hash,
+            origin_us=time.time_ns() // 1000 + _LEAD_US,
+            open_loop=self._open_loop,
+            cohorts=list(self.assignment.cohorts),
+            workers=self._division(environment.runner),
+        )
+        for note in self.assignment.notes:
+            say(f"note: {note}.")
+        if self._is_master:
+            self._waiting_for = set(self._order.workers)
+            environment.parsed_options.splitproof_order = msgspec.to_builtins(self._order)
+        else:
+            self._open_session(environment, self._order, 0)
+
+    def _checked_host(self, environment: Any) -> str:
+        """The host that a person may have typed into the page."""
+        host: str | None = environment.host
+        if not host:
+            raise StackError("no host: type one into Locust's page, or add --host URL.")
+        check_reachable(host, self.assignment.experiment.name)
+        return host
+
+    def _division(self, runner: Any) -> dict[str, int]:
+        """Who takes which part of the schedule."""
+        if not self._is_master:
+            return {runner.client_id: 0}
+        active = [*runner.clients.ready, *runner.clients.running, *runner.clients.spawning]
+        if runner.target_user_count < len(active):
+            raise StackError(
+                f"{runner.target_user_count} users for {len(active)} workers: each needs one; start more users."
+            )
+        ordered = sorted((worker.id for worker in active), key=runner.get_worker_index)
+        return {client: place for place, client in enumerate(ordered)}
+
+    def _take_order(self, environment: Any) -> None:
+        """Do what the master says, unless it speaks of another experiment or knows us not."""
+        self._environment, self.session = environment, None
+        decoded = getattr(environment.parsed_options, "splitproof_order", None)
+        if decoded is None:
+            return  # the master refused, and has said why
+        order = msgspec.convert(decoded, Order)
+        if order.experiment_hash != self.assignment.experiment_hash:
+            raise StackError("a worker has another experiment than its master; give both the same --experiment file.")
+        if order.payloads_hash != self.assignment.payloads_hash:
+            raise StackError("a worker has other payloads than its master; give both the same ones.")
+        client = environment.runner.client_id
+        if client not in order.workers:
+            say("this worker came after the start: it sends nothing until the next start.")
+            return
+        self._open_session(environment, order, order.workers[client])
+
+    def _open_session(self, environment: Any, order: Order, place: int) -> None:
+        fire = environment.events.request.fire
+        self.session = Session(self.assignment, order, place, environment.host, fire, self._on_record_failure)
+
+    def _on_record_failure(self, failure: RecordsError) -> None:
+        self._fail(str(failure))
+
+    def _fail(self, line: str) -> None:
+        """Say it once, stop the test, end in exit code 2; what was recorded stays."""
+        if self._refused:
+            return
+        self._refused = True
+        if self.session is not None:
+            self.session.stop_claiming()
+        if self._is_worker:
+            self._environment.runner.send_message(_FAILED, {"line": line})
+            return
+        self._environment.process_exit_code = int(Exit.USAGE)
+        say(line)
+        # From a greenlet of its own: stopping kills the one that we are in.
+        gevent.spawn(self._stop)
+
+    def _stop(self) -> None:
+        if self._environment.parsed_options.headless:
+            self._environment.runner.quit()
+        else:
+            self._environment.runner.stop()
+
+    def _on_worker_failed(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment
+        self._fail(f"worker {msg.node_id}: {msg.data['line']}")
+
+    def on_test_stopping(self, environment: Any, **_rest: Any) -> None:
+        """Stop sending; the master waits until every worker has closed its shard."""
+        if self._is_master:
+            self._drain_workers(environment.runner)
+        elif self.session is not None:
+            self.session.stop_claiming()
+
+    def _drain_workers(self, runner: Any) -> None:
+        patience = self.assignment.experiment.load.timeout + 2 * DRAIN_MARGIN_S + 2
+        runner.send_message(_DRAIN)
+        end = time.monotonic() + patience
+        while self._waiting_for and time.monotonic() < end:
+            gevent.sleep(0.02)
+            self._waiting_for &= {worker.id for worker in runner.clients.all if worker.state != "missing"}
+
+    def _on_drain(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment, msg
+        self._close_session()
+
+    def _close_session(self) -> Closed | None:
+        """Close the shard, if it is open; a worker tells its master."""
+        session, self.session = self.session, None
+        if session is None:
+            return None
+        try:
+            closed = session.finish()
+        except SplitproofError as error:
+            self._fail(str(error))
+            return None
+        if self._is_worker:
+            self._environment.runner.send_message(_CLOSED, {**vars(closed)})
+        return closed
+
+    def _on_closed(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment
+        self._waiting_for.discard(msg.node_id)
+        self._closed.append(msgspec.convert(msg.data, Closed))
+
+    def on_test_stop(self, environment: Any, **_rest: Any) -> None:
+        """Close the shard; where the order was given, close the run too."""
+        closed = self._close_session()
+        if self._is_worker:
+            return
+        if closed is not None:
+            self._closed.append(closed)
+        order, self._order = self._order, None
+        if order is None:
+            return
+        try:
+            self._close_run(RunDir(Path(order.run)), order)
+        except SplitproofError as error:
+            self._fail(str(error))
+        if environment.process_exit_code is None:
+            environment.process_exit_code = self._exit_code(environment.runner)
+
+    def _close_run(self, run: RunDir, order: Order) -> None:
+        counted = sum(closed.locust_requests for closed in self._closed)
+        close_run(self.assignment, run, order.origin_us, counted, self._ending(order))
+        rows = sum(closed.rows for closed in self._closed)
+        say(f"{rows} predictions recorded in {run.path}")
+        if self.assignment.run is None:
+            say(f"judge them with: python -m analysis report {run.path}")
+
+    def _ending(self, order: Order) -> Ending:
+        now = time.time_ns() // 1000
+        if self._refused:
+            return Ending(now, "failed", "recording failed; see the terminal")
+        lost = len(order.workers) - len(self._closed)
+        if lost > 0:
+            return Ending(now, "failed", f"{lost} of {len(order.workers)} load processes did not close their shards")
+        return Ending(now, "completed")
+
+    def _exit_code(self, runner: Any) -> int:
+        """0 when recording went well: a failed prediction is a result, not an error of the load."""
+        if runner.exceptions or log.unhandled_greenlet_exception:
+            say("an unexpected error happened in the load; see Locust's log above. This is a defect of ours.")
+            return int(Exit.UNEXPECTED)
+        return int(Exit.PROMOTE)
+
+    def on_quitting(self, environment: Any, **_rest: Any) -> None:
+        """Stop in order before Locust works out its exit code."""
+        if not self._is_master:
+            environment.runner.stop()
+
+
+def _end_with_master(master: int) -> None:
+    """End this forked worker in order when its master is gone, however that died."""
+    while os.getppid() == master:
+        gevent.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _interrupt_between_requests() -> None:
+    """Let Ctrl-C reach the main greenlet only: raised where it strikes, it would lose a request that has its answer."""
+    hub = gevent.get_hub()
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            say("stopped at once: the records are incomplete.")
+            os._exit(_INTERRUPTED)
+        interrupted = True
+        hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+
+    gevent.signal_handler(signal.SIGINT, interrupt)

@@ -1,0 +1,57 @@
+"""Our command line options, and a look at all options before Locust has parsed them."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from locust import argument_parser
+
+_LISTING = {"--help", "-h", "--list", "-l", "--show-task-ratio", "--show-task-ratio-json"}
+
+
+def add_options(parser: Any) -> None:
+    """Add our options to Locust's parser; as members of a group they stay out of the form of its web page."""
+    group = parser.add_argument_group("Splitproof")
+    group.add_argument(
+        "--experiment",
+        env_var="SPLITPROOF_EXPERIMENT",
+        metavar="FILE|NAME",
+        help="Experiment file, or a name in the catalogue. Default: that of the stack that is up.",
+    )
+    group.add_argument(
+        "--payload",
+        action="append",
+        metavar="FILE.json",
+        env_var="SPLITPROOF_PAYLOAD",
+        help="A whole request body; may be given several times. Default: the payloads of the experiment's stack.",
+    )
+    group.add_argument(
+        "--runs",
+        env_var="SPLITPROOF_RUNS",
+        metavar="DIR",
+        help="Where the run directory is made. Default: runs/ in the checkout.",
+    )
+
+
+def peek(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, bool]:
+    """All options, and whether Locust was asked to list something instead of running.
+
+    User classes and refusals are due when Locust imports the locustfile, before it parses options and before
+    `--processes` forks: a refusal after the fork would leave workers that look for their master for minutes.
+    """
+    parser = argument_parser.get_empty_argument_parser(add_help=False)
+    argument_parser.setup_parser_arguments(parser)
+    add_options(parser)
+    options, rest = parser.parse_known_args(arguments)
+    listing = options.list_commands or options.show_task_ratio or options.show_task_ratio_json
+    return options, bool(listing or _LISTING & set(rest))
+
+
+def is_open_loop(options: argparse.Namespace) -> bool:
+    """Arrivals come from the schedule unless a number of users was asked for, or a page where classes are picked."""
+    return options.num_users is None and not options.class_picker
+
+
+def starts_by_itself(options: argparse.Namespace) -> bool:
+    """Whether the load starts without a person at Locust's web page; a worker's master decides for it."""
+    return bool(options.headless or options.autostart) and not options.worker

@@ -1,0 +1,329 @@
+"""One prediction over REST: request bytes prepared beforehand, one answer, never a retry, redirects not followed.
+
+It stands on geventhttpclient's parser, as Locust's FastHttpUser does, without the layers that build each request anew.
+"""
+
+import contextlib
+import errno
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import msgspec
+from gevent import socket as gsocket
+from gevent import ssl as gssl
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+
+from experiments.core.errors import StackError
+from experiments.core.routing import ROUTE_HEADER
+
+REQUEST_ID = "x-request-id"
+_UPSTREAM_TIME = "x-envoy-upstream-service-time"
+_BLOCK = 64 * 1024
+_CLIENT_ERRORS, _SERVER_ERRORS, _REDIRECTS, _SUCCESS = 400, 500, 300, 200
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""RFC 9110, sections 5.1 and 5.5: what the name and the value of a header may hold."""
+
+_BROKEN = (errno.ECONNRESET, errno.EPIPE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where predictions go: a parsed base URL."""
+
+    url: str
+    host: str
+    port: int
+    tls: bool
+    base_path: str
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def target(url: str) -> Target:
+    """The target that a base URL names.
+
+    >>> target("http://localhost:8080/").authority
+    'localhost:8080'
+
+    Raises:
+        StackError: it is no http or https URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise StackError(f"--host {url}: {error}; must be such as http://127.0.0.1:8080; mend it.") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StackError(f"--host {url}: must be a URL such as http://127.0.0.1:8080; mend it.")
+    tls = parts.scheme == "https"
+    return Target(url, parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+
+
+def request_head(to: Target, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The request up to the value of its request id, which is the last header.
+
+    Raises:
+        StackError: a header's name or value cannot be sent.
+    """
+    fields = {
+        "host": to.authority,
+        "content-type": "application/json",
+        "accept": "application/json",
+        "user-agent": "splitproof",
+        **{name.lower(): value for name, value in headers.items()},
+        "content-length": str(len(body)),
+    }
+    lines = [f"POST {to.base_path}{path} HTTP/1.1", *(_header_line(name, value) for name, value in fields.items())]
+    return ("\r\n".join(lines) + f"\r\n{REQUEST_ID}: ").encode("latin-1")
+
+
+def _header_line(name: str, value: str) -> str:
+    if not (_TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value)):
+        raise StackError(f"header {name!r}: {value!r}: cannot be sent over HTTP; mend it in the experiment's cohorts.")
+    return f"{name}: {value}"
+
+
+class Reply(HTTPResponseParser):
+    """An answer as it comes in; to listeners of Locust's `request` event it looks like a response."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.complete = False
+        self._names: list[str] = []
+        self._values: list[str] = []
+        self._body: list[bytes] = []
+        self._in_name = False
+
+    def _on_status(self, _message: str) -> None: ...
+
+    def _on_message_begin(self) -> None:
+        # An interim 1xx message may have gone before: only the last one is the answer.
+        self.complete = False
+        self._names.clear()
+        self._values.clear()
+
+    def _on_header_field(self, text: str) -> None:
+        if self._in_name:
+            self._names[-1] += text
+        else:
+            self._names.append(text)
+            self._in_name = True
+
+    def _on_header_value(self, text: str) -> None:
+        if self._in_name:
+            self._values.append(text)
+            self._in_name = False
+        else:
+            self._values[-1] += text
+
+    def _on_headers_complete(self) -> bool:
+        return False
+
+    def _on_body(self, piece: bytearray) -> None:
+        self._body.append(bytes(piece))
+
+    def _on_message_complete(self) -> None:
+        self.complete = self.status_code >= _SUCCESS
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status; 0 while none has come."""
+        return int(self.get_code())
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers, by their lower-case names."""
+        return {name.lower(): value for name, value in zip(self._names, self._values, strict=False)}
+
+    @property
+    def content(self) -> bytes:
+        """The body, or as much of it as has come."""
+        return self._body[0] if len(self._body) == 1 else b"".join(self._body)
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.content.decode("utf-8", "replace")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is below 400."""
+        return self.status_code < _CLIENT_ERRORS
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.content)
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What came of one prediction; `status` is 0 where no status line came, `error` is None only for a status 2xx."""
+
+    status: int
+    body: bytes
+    error: str | None
+    route: str | None
+    upstream_us: int | None
+    reply: Reply
+
+
+class Connections:
+    """Keep-alive connections to one target, the most recently used first; the name is resolved once."""
+
+    def __init__(self, to: Target) -> None:
+        self.target = to
+        self._idle: list[Any] = []
+        self._address: Any = None
+        self._tls = gssl.create_default_context() if to.tls else None
+
+    def take(self) -> Any:
+        """An idle connection that the other side has not closed, else a new one.
+
+        Raises:
+            OSError: the target cannot be reached.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_quiet(connection):
+                return connection
+            connection.close()
+        return self._connect()
+
+    def give_back(self, connection: Any) -> None:
+        """Keep a connection whose answer was read to its end."""
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _connect(self) -> Any:
+        if self._address is None:
+            self._address = gsocket.getaddrinfo(self.target.host, self.target.port, 0, socket.SOCK_STREAM)
+        failure: OSError | None = None
+        for family, kind, protocol, _name, address in self._address:
+            connection = gsocket.socket(family, kind, protocol)
+            try:
+                connection.connect(address)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return self._tls.wrap_socket(connection, server_hostname=self.target.host) if self._tls else connection
+            except OSError as error:
+                connection.close()
+                failure = error
+            except BaseException:
+                connection.close()
+                raise
+        raise failure or OSError(f"no address for {self.target.host}")
+
+
+def _is_quiet(connection: Any) -> bool:
+    """An idle connection has nothing to read: neither an end nor stray bytes."""
+    if isinstance(connection, ssl.SSLSocket):
+        return connection.fileno() >= 0
+    try:
+        connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # noqa: SLF001 - gevent's own recv would wait
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def predict(connections: Connections, request: bytes, timeout_s: float) -> Answer:
+    """Send a whole request and read its answer; whatever goes wrong becomes the answer's error class.
+
+    Error classes: `timeout`, `connect`, `tls`, `reset` (the connection broke), `protocol` (no HTTP), `http_3xx`,
+    `http_4xx`, `http_5xx`.
+    """
+    reply = Reply(connections.target.url)
+    connection: Any = None
+    error: str | None = "connect"
+    limit = gevent.Timeout.start_new(timeout_s)
+    try:
+        connection = connections.take()
+        error = "reset"
+        _exchange(connection, request, reply)
+        error = _status_error(reply.status_code)
+    except gevent.Timeout as expired:
+        if expired is not limit:
+            raise
+        error = "timeout"
+    except ssl.SSLError:
+        error = "tls"
+    except HTTPParseError:
+        error = "protocol"
+    except OSError:
+        pass  # `error` says how far it came
+    finally:
+        limit.close()
+        _put_away(connections, connection, reply)
+    return _answer(reply, error)
+
+
+def _exchange(connection: Any, request: bytes, reply: Reply) -> None:
+    """Raises OSError where the connection breaks before the answer's end."""
+    try:
+        connection.sendall(request)
+    except OSError as broken:
+        # A server may refuse early, answer and close while we still send: its answer counts.
+        if broken.errno not in _BROKEN:
+            raise
+    while not reply.complete:
+        block = connection.recv(_BLOCK)
+        if block:
+            reply.feed(block)
+        else:
+            _closed(reply)
+
+
+def _closed(reply: Reply) -> None:
+    """The end of the connection is the end of an answer only where the answer has no length of its own."""
+    with contextlib.suppress(HTTPParseError):
+        reply.feed(b"")
+    if not reply.complete:
+        raise ConnectionResetError(errno.ECONNRESET, "closed before the end of the answer")
+
+
+def _put_away(connections: Connections, connection: Any, reply: Reply) -> None:
+    if connection is None:
+        return
+    if reply.complete and reply.should_keep_alive():
+        connections.give_back(connection)
+    else:
+        connection.close()
+
+
+def _status_error(status: int) -> str | None:
+    if status >= _SERVER_ERRORS:
+        return "http_5xx"
+    if status >= _CLIENT_ERRORS:
+        return "http_4xx"
+    return "http_3xx" if status >= _REDIRECTS else None
+
+
+def _answer(reply: Reply, error: str | None) -> Answer:
+    headers = reply.headers
+    served = headers.get(_UPSTREAM_TIME, "")
+    upstream_us = int(served) * 1000 if served.isdecimal() else None
+    return Answer(reply.status_code, reply.content, error, headers.get(ROUTE_HEADER), upstream_us, reply)
+
+
+def reachable(to: Target, timeout_s: float = 3.0) -> str | None:
+    """None if something listens there, else the reason in a few words."""
+    try:
+        socket.create_connection((to.host, to.port), timeout_s).close()
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+    return None
