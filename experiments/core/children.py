@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -12,19 +13,28 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int, number: int) -> None:
     """Ask the kernel to end this process when its parent dies (Linux; elsewhere the parent's own care must do)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), number)
 
 
-def spawn(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    arguments: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    death: int = signal.SIGTERM,
+) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, so that a Ctrl-C at the terminal reaches only us.
 
     Args:
         arguments: Program and arguments; no shell is involved.
         log: Where its output goes; it is replaced.
         environment: Variables to add to ours.
+        death: The signal that the kernel sends it when this process dies.
     """
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -34,7 +44,8 @@ def spawn(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | 
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, before any thread exists in the child
+            # One prctl call, before any thread exists in the child.
+            preexec_fn=functools.partial(_die_with_parent, os.getpid(), death),  # noqa: PLW1509
         )
 
 

@@ -1,0 +1,147 @@
+"""The commands of `python -m deploy`: stand a stack up, change its routing, describe it, take it down."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from deploy import manifests as objects
+from deploy import models as provisioning
+from deploy.embedded import stack as embedded
+from deploy.embedded.state import names
+from deploy.embedded.switch import find_phase
+from experiments.core import command, reading
+from experiments.core.errors import StackError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_SET = "Use this value instead of the file's, such as load.arrivals=5/s; may be given several times."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def deploy() -> None:
+    """Stand an experiment's stack up, change its routing, and take it down.
+
+    EXPERIMENT is a file, or a name that `python -m experiments list` shows.
+    """
+
+
+def _experiment(*, required: bool = True) -> Decorator:
+    return click.argument("experiment", required=required)
+
+
+def _target() -> Decorator:
+    return click.option(
+        "--target", default="embedded", show_default=True, metavar="embedded", help="Where the stack lives."
+    )
+
+
+def _refuse_other_targets(target: str) -> None:
+    if target != "embedded":
+        raise StackError(f"--target {target}: must be embedded, the only target of this version; leave it out.")
+
+
+def _name(experiment: str) -> str:
+    """The name under which a stack lies: that of the experiment, or the word itself if a stack has that name."""
+    return experiment if experiment in names() else reading.load(experiment).experiment.name
+
+
+@deploy.command()
+@_experiment()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of the gateway on loopback; any free one if left out."
+)
+@click.option("--phase", help="Begin with this phase instead of the first.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=_SET)
+@_target()
+def up(experiment: str, port: int | None, phase: str | None, changes: tuple[str, ...], target: str) -> None:
+    """Put a stack up and leave it running; print the gateway's URL."""
+    _refuse_other_targets(target)
+    loaded = reading.load(experiment, changes)
+    info = embedded.up(loaded, port=port, first_phase=phase, progress=command.say)
+    command.say(f"change its routing with: python -m deploy route {loaded.experiment.name} PHASE")
+    click.echo(info.gateway_url)
+
+
+@deploy.command()
+@_experiment()
+@click.argument("phase")
+@_target()
+def route(experiment: str, phase: str, target: str) -> None:
+    """Put the routing of PHASE in force on a stack that is up."""
+    _refuse_other_targets(target)
+    change = embedded.route(_name(experiment), phase, progress=command.say)
+    took = ((change.effective_us or change.applied_us) - change.applied_us) / 1000
+    click.echo(f"phase {change.phase} is in force, {took:.0f} ms after it was applied")
+
+
+@deploy.command()
+@_experiment(required=False)
+@_target()
+def status(experiment: str | None, target: str) -> None:
+    """Say what is up: pods, phase in force, ports, and what is wrong; all stacks without EXPERIMENT."""
+    _refuse_other_targets(target)
+    wanted = [_name(experiment)] if experiment else names()
+    if not wanted:
+        click.echo("no stack is up")
+    for name in wanted:
+        click.echo("\n".join(_status_lines(embedded.status(name))))
+
+
+def _status_lines(found: embedded.StackStatus) -> list[str]:
+    if found.info is None:
+        return [f"{found.name}: {found.trouble or 'is being put up'}"]
+    lines = [f"{found.name}: " + (f"down: {found.trouble}" if found.trouble else f"up at {found.info.gateway_url}")]
+    lines.append(f"  phase    {found.phase or 'none yet'}")
+    lines.append(f"  admin    {found.info.admin_url}")
+    for each in found.pods:
+        state = "alive" if each.alive else "dead"
+        lines.append(f"  pod      {each.pod.name}  {each.pod.url}  pid {each.pod.pid}  {state}")
+    if found.drift:
+        lines.append(f"  drift    {found.drift}")
+    if found.trouble:
+        lines.append(f"  remedy   python -m deploy up {found.name}, or python -m deploy down {found.name}")
+    return lines
+
+
+@deploy.command()
+@_experiment()
+@_target()
+def down(experiment: str, target: str) -> None:
+    """End a stack's processes and remove its state."""
+    _refuse_other_targets(target)
+    name = _name(experiment)
+    was_there = embedded.down(name, command.say)
+    click.echo(f"{name} is down" if was_there else f"{name}: nothing is up")
+
+
+@deploy.command()
+@_experiment()
+@click.option("--phase", help="The phase to render; the first if left out.")
+@click.option(
+    "--profile",
+    type=click.Choice(["tutorial", "hardened"]),
+    default="hardened",
+    show_default=True,
+    help="tutorial: the canary lab's own YAML. hardened: with the route header and what a cluster needs.",
+)
+@click.option("--model-root", default="/data/models", show_default=True, help="Folder of the models on the node.")
+def render(experiment: str, phase: str | None, profile: objects.Profile, model_root: str) -> None:
+    """Print the Kubernetes manifests of a phase as YAML; `kubectl apply -f -` reads them."""
+    loaded = reading.load(experiment)
+    chosen = find_phase(loaded, phase or loaded.experiment.phases[0].name)
+    form = objects.Form(profile, model_root)
+    click.echo(objects.render(objects.manifests(loaded, chosen, form)), nl=False)
+
+
+@deploy.command()
+@_experiment()
+def export(experiment: str) -> None:
+    """Make the SavedModels of every arm, or find them in the cache; print where they lie."""
+    loaded = reading.load(experiment)
+    for arm, model in provisioning.ensure(loaded, command.say).items():
+        click.echo(f"{arm}  {model.base_path}  weights: {model.weights}")
+
+
+if __name__ == "__main__":
+    command.main(deploy, "python -m deploy")
