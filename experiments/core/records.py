@@ -102,7 +102,7 @@ class Output(msgspec.Struct, frozen=True):
 
     signature: str
     payload: str
-    values: list[float]
+    values: list[float | None]  # None: a value that is no finite number, for which JSON has no word
 
 
 @dataclass(frozen=True)

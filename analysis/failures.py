@@ -1,0 +1,235 @@
+"""Does the canary fail more often than the baseline? Counts by routed arm → one claim for each canary."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import words
+from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Failures, Interval, Need
+from analysis.needs import smallest_multiple
+from analysis.stats import bernoulli
+from analysis.stats.fixed import newcombe
+from analysis.stats.multiplicity import e_holm
+from analysis.tally import OK, Tally
+from experiments.core.hypotheses import ErrorsHypothesis, Hypotheses
+
+TEST = "product of two Bernoulli mixture e-processes, valid at every look"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Requests and failures of one arm in one phase."""
+
+    requests: float = 0.0
+    failed: float = 0.0
+
+    def plus(self, other: "Arm") -> "Arm":
+        """Both together."""
+        return Arm(self.requests + other.requests, self.failed + other.failed)
+
+    def scaled(self, multiple: float) -> "Arm":
+        """That many times the data."""
+        return Arm(self.requests * multiple, self.failed * multiple)
+
+    @property
+    def rate(self) -> bernoulli.Rate:
+        """The evidence on its failure rate."""
+        return bernoulli.observe(self.requests, self.failed)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A canary and the baseline in one phase, and the requests that may belong to either."""
+
+    canary: Arm
+    baseline: Arm
+    unknown: Arm
+
+    def assigned(self) -> list[tuple[Arm, Arm]]:
+        """The unknown requests given wholly to the one, and to the other."""
+        if not self.unknown.requests:
+            return [(self.canary, self.baseline)]
+        return [(self.canary.plus(self.unknown), self.baseline), (self.canary, self.baseline.plus(self.unknown))]
+
+    @property
+    def requests(self) -> float:
+        """All requests."""
+        return self.canary.requests + self.baseline.requests + self.unknown.requests
+
+    def scaled(self, multiple: float) -> "Pair":
+        """That many times the data."""
+        return Pair(self.canary.scaled(multiple), self.baseline.scaled(multiple), self.unknown.scaled(multiple))
+
+
+def arm_of(cells: Any) -> Any:
+    """The arm that a request was routed to; where no header says so, the one that answered."""
+    return np.where(cells["routed"] == "", cells["answered"], cells["routed"])
+
+
+def count(tally: Tally, phase: str) -> dict[str, Arm]:
+    """Requests and failures of one phase by arm; under the empty name those of no known arm."""
+    cells = tally.in_phase(phase).assign(arm=lambda found: arm_of(found))
+    cells = cells.assign(failed=cells["n"].where(cells["outcome"] != OK, 0))
+    sums = cells.groupby("arm")[["n", "failed"]].sum()
+    return {str(arm): Arm(float(row["n"]), float(row["failed"])) for arm, row in sums.iterrows()}
+
+
+def pair(tally: Tally, phase: str, canary: str, baseline: str, lost: float) -> Pair:
+    """A canary and the baseline in one phase; of a lost request it is not known that it did not fail."""
+    arms = count(tally, phase)
+    unknown = arms.get("", Arm()).plus(Arm(lost, lost))
+    return Pair(arms.get(canary, Arm()), arms.get(baseline, Arm()), unknown)
+
+
+def log_e_harm(found: Pair, margin: float) -> float:
+    """ln E against every increase of at most the margin, by the assignment that speaks least for harm."""
+    return min(bernoulli.log_e_above(c.rate, b.rate, margin) for c, b in found.assigned())
+
+
+def is_shown(found: Pair, margin: float, alpha: float) -> bool:
+    """Whether every increase of the margin or more is refuted, however the unknown requests are given out."""
+    return all(_is_shown(canary, baseline, margin, alpha) for canary, baseline in found.assigned())
+
+
+def _is_shown(canary: Arm, baseline: Arm, margin: float, alpha: float) -> bool:
+    if not (canary.requests and baseline.requests):
+        return False
+    below = canary.failed / canary.requests - baseline.failed / baseline.requests < margin
+    return below and bernoulli.log_e_difference(canary.rate, baseline.rate, margin) >= -math.log(alpha)
+
+
+def interval(found: Pair, alpha: float) -> Interval:
+    """The confidence sequence of the increase, wide enough for either assignment of the unknown."""
+    each = [bernoulli.difference_interval(canary.rate, baseline.rate, alpha) for canary, baseline in found.assigned()]
+    known = found.canary.requests and found.baseline.requests
+    estimate = found.canary.rate.hits / found.canary.requests - found.baseline.failed / found.baseline.requests if known else None
+    return Interval(estimate, min(low for low, _ in each), max(high for _, high in each), 1 - alpha, anytime=True)
+
+
+def judge(
+    tally: Tally, registered: Hypotheses, lost: float, rates: Mapping[str, float]
+) -> tuple[list[Claim], list[Failures]]:
+    """Every claim on failures, and the failures of each arm in every phase that compares arms.
+
+    Args:
+        tally: Counts.
+        registered: What was fixed before the load.
+        lost: Requests that were sent and not recorded.
+        rates: Planned arrivals a second by cohort.
+    """
+    units = [(hypothesis, phase) for hypothesis in registered.errors for phase in hypothesis.phases]
+    pairs = {(h.id, phase): pair(tally, phase, h.canary, registered.baseline, lost) for h, phase in units}
+    logs = [log_e_harm(pairs[h.id, phase], h.max_increase) for h, phase in units]
+    refuted = dict(zip(pairs, e_holm(logs, registered.alpha_errors), strict=True))
+    worst = dict(zip(pairs, logs, strict=True))
+    claims = []
+    for hypothesis in registered.errors:
+        against = [phase for phase in hypothesis.phases if refuted[hypothesis.id, phase]]
+        against.sort(key=lambda phase, name=hypothesis.id: -worst[name, phase])
+        place = against[0] if against else hypothesis.phase
+        if place is None:
+            claims.append(_nowhere(hypothesis))
+            continue
+        found = pairs[hypothesis.id, place]
+        claims.append(
+            _claim(hypothesis, registered, found, (place, worst[hypothesis.id, place], bool(against)), sum(rates.values()))
+        )
+    phases = dict.fromkeys(phase for _, phase in units)
+    return claims, [row for phase in phases for row in _rows(tally, phase, registered)]
+
+
+def _nowhere(hypothesis: ErrorsHypothesis) -> Claim:
+    reason = f"no phase sends requests to {hypothesis.canary} and to the baseline at once"
+    return Claim(
+        id=hypothesis.id,
+        kind="errors",
+        required=hypothesis.required,
+        state=VOID,
+        cause=MODEL,
+        sentence=f"failures of {hypothesis.canary}: {reason}.",
+        test=TEST,
+        null="",
+        requests=0,
+        unit="difference of failure rates",
+        arm=hypothesis.canary,
+        reason=reason,
+    )
+
+
+def _claim(
+    hypothesis: ErrorsHypothesis, registered: Hypotheses, found: Pair, where: tuple[str, float, bool], rate: float
+) -> Claim:
+    phase, log_e, broken = where
+    alpha, margin = registered.alpha_errors, hypothesis.max_increase
+    state = BROKEN if broken else SHOWN if is_shown(found, margin, alpha) else UNDECIDED
+    between = interval(found, alpha)
+    low, high = newcombe(
+        (found.canary.failed, found.canary.requests), (found.baseline.failed, found.baseline.requests), alpha
+    )
+    return Claim(
+        id=hypothesis.id,
+        kind="errors",
+        required=hypothesis.required,
+        state=state,
+        cause=MODEL,
+        sentence=_sentence(hypothesis, registered.baseline, found, (phase, state, between)),
+        test=TEST,
+        null=f"{hypothesis.canary} fails at most {words.points(margin)} more often than {registered.baseline}",
+        requests=round(found.requests),
+        unit="difference of failure rates",
+        margin_high=margin,
+        interval=between,
+        fixed=Interval(between.estimate, low, high, 1 - alpha, anytime=False),
+        fixed_test="Newcombe's interval, for one look at the end",
+        ln_e_value=log_e if math.isfinite(log_e) else None,
+        certain=log_e == math.inf,
+        need=_need(found, margin, alpha, rate) if state == UNDECIDED else None,
+        phase=phase,
+        arm=hypothesis.canary,
+    )
+
+
+def _sentence(
+    hypothesis: ErrorsHypothesis, baseline: str, found: Pair, judged: tuple[str, str, Interval]
+) -> str:
+    phase, state, between = judged
+    canary, base = found.canary, found.baseline
+    if not (canary.requests and base.requests):
+        return f"phase {phase}: {hypothesis.canary} and {baseline} did not both get requests that could be judged."
+    rates = (
+        f"phase {phase}: {words.count(canary.failed)} of {words.requests(canary.requests)} to {hypothesis.canary} failed, "
+        f"{words.count(base.failed)} of {words.count(base.requests)} to {baseline}"
+    )
+    allowed = words.points(hypothesis.max_increase)
+    if state == BROKEN:
+        return f"{rates}: at least {words.points(between.low)} more often; {allowed} is allowed."
+    if state == SHOWN:
+        return f"{rates}: at most {words.points(max(between.high, 0.0))} more often; {allowed} is allowed."
+    return f"{rates}: not enough to tell whether it fails {allowed} more often."
+
+
+def _need(found: Pair, margin: float, alpha: float, rate: float) -> Need | None:
+    """The data that would show the claim if the rates stay as they look; without any, if nothing fails."""
+    if not (found.canary.requests and found.baseline.requests):
+        return None
+    multiple = smallest_multiple(lambda more: is_shown(found.scaled(more), margin, alpha))
+    if multiple is None:
+        return None
+    more = (multiple - 1) * found.requests
+    return Need(math.ceil(more), more / rate if rate else 0.0)
+
+
+def _rows(tally: Tally, phase: str, registered: Hypotheses) -> Sequence[Failures]:
+    """Each arm's failures in a phase, with their classes."""
+    cells = tally.in_phase(phase).assign(arm=lambda found: arm_of(found))
+    failed = cells[cells["outcome"] != OK].groupby(["arm", "outcome"])["n"].sum()
+    rows = []
+    for arm, seen in sorted(count(tally, phase).items()):
+        low, high = bernoulli.rate_interval(seen.rate, registered.alpha_errors)
+        between = Interval(seen.rate.estimate, low, high, 1 - registered.alpha_errors, anytime=True)
+        classes = {str(name): int(n) for (of, name), n in failed.items() if of == arm}
+        rows.append(Failures(phase, arm, round(seen.requests), round(seen.failed), between, classes))
+    return rows

@@ -1,0 +1,134 @@
+"""What is found, ready for JSON: claims with their states, observations beside them, checks of validity.
+
+Rates and shares are fractions, latencies microseconds; None means that it cannot be told, never that it is zero.
+"""
+
+import msgspec
+
+SHOWN, BROKEN, UNDECIDED, VOID = "shown", "broken", "undecided", "void"
+"""The states of a claim: proved within its margin, refuted, not enough data, or not to be judged at all."""
+
+ROUTING, MODEL = "routing", "model"
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """An estimate with its bounds; `level` is the confidence, for all looks together where `anytime`."""
+
+    estimate: float | None
+    low: float
+    high: float
+    level: float
+    anytime: bool
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one arm got of the requests of some cohorts in one phase.
+
+    `expected` is None where no share is configured. `unknown` requests may belong to any arm: the interval allows that.
+    """
+
+    phase: str
+    cohorts: list[str]
+    arm: str
+    expected: float | None
+    requests: int
+    count: int
+    unknown: int
+    share: Interval
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """How often the requests that were routed to one arm failed in one phase, and how."""
+
+    phase: str
+    arm: str
+    requests: int
+    failed: int
+    rate: Interval
+    classes: dict[str, int]
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """The latencies of the successful answers of one arm in one phase, from their actual start."""
+
+    phase: str
+    arm: str
+    requests: int
+    mean_us: float | None
+    quantiles_us: dict[str, float]
+
+
+class Dispersion(msgspec.Struct, frozen=True):
+    """How an arm's share varied from window to window; an index of 1 is what independent draws give."""
+
+    phase: str
+    cohort: str
+    arm: str
+    windows: int
+    index: float
+    p_under: float
+    p_over: float
+    reading: str
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What an undecided claim still lacks, if things stay as they look; seconds of its phase under the same load."""
+
+    requests: int
+    seconds: float
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A claim and how it was judged."""
+
+    id: str
+    kind: str
+    required: bool
+    state: str
+    cause: str
+    sentence: str
+    test: str
+    null: str
+    requests: int
+    unit: str
+    margin_low: float | None = None
+    margin_high: float | None = None
+    interval: Interval | None = None
+    fixed: Interval | None = None
+    fixed_test: str | None = None
+    fixed_p_value: float | None = None
+    p_value: float | None = None
+    ln_e_value: float | None = None
+    certain: bool = False
+    need: Need | None = None
+    phase: str | None = None
+    arm: str | None = None
+    reason: str = ""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A condition of validity: `ok`, or `failed` with the kinds of claims that it touches.
+
+    `voids` are kinds that may not be judged at all; `weakens` kinds that can still be broken, but not shown.
+    """
+
+    name: str
+    ok: bool
+    sentence: str
+    voids: list[str] = []
+    weakens: list[str] = []
+    phases: list[str] | None = None
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    """How often two arms name the same class for the same payload, and how often each is right where labels are known."""
+
+    arm: str
+    baseline: str
+    payloads: int
+    agreeing: int
+    labelled: int
+    right: int
+    baseline_right: int
+    only_arm_right: int
+    only_baseline_right: int

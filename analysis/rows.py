@@ -1,0 +1,198 @@
+"""Shards → requests.parquet: derived, stamped with what it was made from, made anew when that differs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from experiments.core.errors import RecordsError
+from experiments.core.records import Beat, Row, RunDir, RunInfo, Shard, ShardHeader, Trailer, read_shard
+
+DERIVED = "requests.parquet"
+_STAMP = b"splitproof"
+_VERSION = 1
+"""Raised when what is derived from a shard changes, so that older files are made anew."""
+
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("sequence", pa.int64()),
+        ("request_id", pa.string()),
+        ("cohort", pa.string()),
+        ("payload", pa.string()),
+        ("intended_us", pa.int64()),
+        ("start_us", pa.int64()),
+        ("latency_us", pa.int64()),
+        ("status", pa.int32()),
+        ("signature", pa.string()),
+        ("error", pa.string()),
+        ("route", pa.string()),
+        ("upstream_us", pa.int64()),
+        ("pod", pa.string()),
+        ("response_bytes", pa.int64()),
+    ]
+)
+
+
+class ShardSummary(msgspec.Struct, frozen=True):
+    """What a shard says beside its rows, and what its sequence numbers say about rows that are missing.
+
+    `gaps` counts numbers of its own stride that it never wrote, up to its last one; `repeated` those written twice.
+    """
+
+    name: str
+    digest: str
+    header: ShardHeader
+    trailer: Trailer | None
+    last_beat: Beat | None
+    rows: int
+    torn: bool
+    gaps: int
+    repeated: int
+    last_end_us: int | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was closed in order with all the rows that its trailer counts."""
+        return self.trailer is not None and self.trailer.rows == self.rows and not self.torn
+
+    @property
+    def lost(self) -> int:
+        """Requests that were sent and of which nothing is recorded: the most that there can be."""
+        if self.trailer is None:
+            return self.gaps + (self.last_beat.in_flight if self.last_beat else 0)
+        if self.trailer.scheduled is not None:
+            return max(self.trailer.scheduled - self.trailer.never_sent - self.rows, 0)
+        return max(self.gaps - self.trailer.never_sent, 0)
+
+    @property
+    def watermark_us(self) -> int:
+        """Requests issued before it are all finished and recorded."""
+        if self.trailer is not None and not self.lost:
+            return max(self.trailer.at_us, self.last_end_us or 0) + 1
+        if self.last_beat is not None:
+            return self.last_beat.watermark_us
+        return (self.last_end_us or 0) + 1
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    version: int
+    shards: list[ShardSummary]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a run as an Arrow table, and the summary of each shard; `shard` counts in that order."""
+
+    table: pa.Table
+    shards: tuple[ShardSummary, ...]
+
+    @property
+    def origin_us(self) -> int | None:
+        """Time zero of the schedule: the first shard's."""
+        return min((shard.header.origin_us for shard in self.shards if shard.header.origin_us is not None), default=None)
+
+    @property
+    def clock_uncertainty_us(self) -> int:
+        """How far the clocks of load processes may be off one another."""
+        return max((shard.header.clock_uncertainty_us for shard in self.shards), default=0)
+
+
+def read_rows(run: RunDir, info: RunInfo) -> Rows:
+    """The rows of a run, from the derived file where it still matches the shards.
+
+    Raises:
+        RecordsError: a shard is damaged, foreign, of another run or of a newer schema, or there is none.
+    """
+    paths = run.shards()
+    if not paths:
+        raise RecordsError(f"{run.path}: holds no requests-*.jsonl: nothing was recorded; run the experiment again.")
+    digests = [xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in paths]
+    return _derived(run.path / DERIVED, paths, digests) or _build(run, info, paths, digests)
+
+
+def _derived(path: Path, paths: list[Path], digests: list[str]) -> Rows | None:
+    """The derived file, if it was made from just these shards by this version."""
+    try:
+        table = pq.read_table(path)
+        stamp = msgspec.json.decode(table.schema.metadata[_STAMP], type=_Stamp)
+    except (OSError, pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError):
+        return None
+    known = [(shard.name, shard.digest) for shard in stamp.shards]
+    if stamp.version != _VERSION or known != [(p.name, digest) for p, digest in zip(paths, digests, strict=True)]:
+        return None
+    return Rows(table, tuple(stamp.shards))
+
+
+def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) -> Rows:
+    tables, summaries = [], []
+    for index, (path, digest) in enumerate(zip(paths, digests, strict=True)):
+        shard = read_shard(path)
+        _check_belongs(shard, info)
+        tables.append(_table(shard.rows, index))
+        summaries.append(_summary(shard, digest))
+    table = pa.concat_tables(tables)
+    stamped = table.replace_schema_metadata({_STAMP: msgspec.json.encode(_Stamp(_VERSION, summaries))})
+    _write(run.path / DERIVED, stamped)
+    return Rows(stamped, tuple(summaries))
+
+
+def _check_belongs(shard: Shard, info: RunInfo) -> None:
+    if shard.header.run != info.id:
+        raise RecordsError(
+            f"{shard.path}:1: belongs to run {shard.header.run!r}, not to {info.id!r}; move it to its own directory."
+        )
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """Best effort: a run directory on read-only storage can be judged all the same."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _table(rows: list[Row], index: int) -> pa.Table:
+    columns: list[Any] = [pa.array(np.full(len(rows), index, dtype=np.int32))]
+    columns += [
+        pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in SCHEMA if field.name != "shard"
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _summary(shard: Shard, digest: str) -> ShardSummary:
+    gaps, repeated = _gaps(shard)
+    return ShardSummary(
+        name=shard.path.name,
+        digest=digest,
+        header=shard.header,
+        trailer=shard.trailer,
+        last_beat=shard.beats[-1] if shard.beats else None,
+        rows=len(shard.rows),
+        torn=shard.torn,
+        gaps=gaps,
+        repeated=repeated,
+        last_end_us=max((row.start_us + row.latency_us for row in shard.rows), default=None),
+    )
+
+
+def _gaps(shard: Shard) -> tuple[int, int]:
+    """Missing and repeated numbers: a worker of an open schedule takes every n-th arrival, otherwise each counts."""
+    numbers = np.array([row.sequence for row in shard.rows], dtype=np.int64)
+    distinct = np.unique(numbers)
+    if not distinct.size:
+        return 0, 0
+    beats = {beat.workers for beat in shard.beats} | {shard.header.workers}
+    if shard.header.mode != "open" or len(beats) > 1:
+        # The stride changed on the way, or each process counts by itself: only the whole run can be reconciled.
+        return 0, int(numbers.size - distinct.size)
+    stride = max(shard.header.workers, 1)
+    due = (int(distinct[-1]) - shard.header.worker) // stride + 1
+    return max(due - int(distinct.size), 0), int(numbers.size - distinct.size)

@@ -1,0 +1,281 @@
+"""Was the traffic split as configured? Counts by arm → one claim for each phase and expectation."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import words
+from analysis.findings import BROKEN, ROUTING, SHOWN, UNDECIDED, Claim, Interval, Need, Share
+from analysis.needs import smallest_multiple
+from analysis.stats import bernoulli, multinomial
+from analysis.stats.fixed import shares_p_value
+from analysis.stats.multiplicity import e_holm
+from analysis.tally import Tally
+from experiments.core.hypotheses import Hypotheses, SplitHypothesis
+
+BEFORE_A_HIT = 0.8
+"""The part of alpha for an arm that should get nothing while it gets nothing; the rest bounds the leak once there is one."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests by period (rows) and arm (columns), and those of each period that may belong to any arm."""
+
+    arms: tuple[str, ...]
+    known: tuple[tuple[float, ...], ...]
+    unknown: tuple[float, ...]
+
+    @property
+    def totals(self) -> tuple[float, ...]:
+        """Known requests by arm."""
+        return tuple(math.fsum(column) for column in zip(*self.known, strict=True)) or (0.0,) * len(self.arms)
+
+    @property
+    def requests(self) -> float:
+        """All requests."""
+        return math.fsum(self.totals) + math.fsum(self.unknown)
+
+    def assigned(self) -> list[tuple[tuple[float, ...], ...]]:
+        """The counts by period with the unknown requests given wholly to each arm in turn."""
+        if not math.fsum(self.unknown):
+            return [self.known]
+        return [
+            tuple(
+                tuple(count + (more if index == arm else 0) for index, count in enumerate(period))
+                for period, more in zip(self.known, self.unknown, strict=True)
+            )
+            for arm in range(len(self.arms))
+        ]
+
+    def scaled(self, multiple: float) -> "Counts":
+        """That many times the data."""
+        known = tuple(tuple(multiple * count for count in period) for period in self.known)
+        return Counts(self.arms, known, tuple(multiple * count for count in self.unknown))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Counts against their expectation: ln E of being outside the tolerance, whether inside is shown, intervals."""
+
+    log_e: float
+    shown: bool
+    intervals: tuple[tuple[float, float], ...]
+
+
+def arm_of(cells: Any) -> Any:
+    """The arm that a request counts for: from its output, from the route header where there is none, else unknown."""
+    return np.where((cells["answered"] == "") & (cells["reason"] == "no output"), cells["routed"], cells["answered"])
+
+
+def count(tally: Tally, phase: str, cohorts: Sequence[str], arms: Sequence[str], lost: float = 0) -> Counts:
+    """The judged requests of some cohorts in a phase.
+
+    Args:
+        tally: Counts.
+        phase: Its name; each of its periods is counted for itself.
+        cohorts: Whose requests.
+        arms: In the order of the columns.
+        lost: Requests of which nothing is recorded, on top of those whose arm is unknown.
+    """
+    cells = tally.in_phase(phase)
+    cells = cells[cells["cohort"].isin(list(cohorts))].assign(arm=lambda found: arm_of(found))
+    sums = cells.groupby(["period", "arm"])["n"].sum()
+    periods = sorted(set(cells["period"]))
+    known = tuple(tuple(float(sums.get((period, arm), 0)) for arm in arms) for period in periods)
+    totals = cells.groupby("period")["n"].sum()
+    unknown = [float(totals[period]) - math.fsum(row) for period, row in zip(periods, known, strict=True)]
+    if unknown:
+        unknown[-1] += lost
+    return Counts(tuple(arms), known, tuple(unknown))
+
+
+def judge_counts(counts: Counts, hypothesis: SplitHypothesis, registered: Hypotheses) -> Judged:
+    """Every way to give out the unknown requests, and of each finding the one that claims least."""
+    shares = [hypothesis.shares[arm] for arm in counts.arms]
+    each = [_judge_assigned(periods, shares, hypothesis.tolerance, registered) for periods in counts.assigned()]
+    lows = [min(one.intervals[arm][0] for one in each) for arm in range(len(shares))]
+    highs = [max(one.intervals[arm][1] for one in each) for arm in range(len(shares))]
+    return Judged(
+        log_e=min(one.log_e for one in each),
+        shown=all(one.shown for one in each) and counts.requests > 0,
+        intervals=tuple(zip(lows, highs, strict=True)),
+    )
+
+
+def _judge_assigned(
+    periods: Sequence[Sequence[float]], shares: Sequence[float], tolerance: float, registered: Hypotheses
+) -> Judged:
+    alpha = registered.alpha_split
+    some = [arm for arm, share in enumerate(shares) if share > 0]
+    split = multinomial.observe(
+        [[period[arm] for arm in some] for period in periods], [shares[arm] for arm in some], registered.concentrations
+    )
+    n = math.fsum(math.fsum(period) for period in periods)
+    leaks = {arm: math.fsum(period[arm] for period in periods) for arm, share in enumerate(shares) if share <= 0}
+    intervals = [_leak_interval(n, leaks[arm], alpha) if arm in leaks else (0.0, 1.0) for arm in range(len(shares))]
+    leaked = _leak_interval(n, math.fsum(leaks.values()), alpha) if leaks else (0.0, 0.0)
+    for place, arm in enumerate(some):
+        low, high = multinomial.share_interval(split, place, alpha) if len(some) > 1 else (1.0, 1.0)
+        intervals[arm] = low * (1 - leaked[1]), high * (1 - leaked[0])
+    margins = [(max(share - tolerance, 0.0), min(share + tolerance, 1.0)) for share in shares]
+    outside = [multinomial.log_e_outside(split, place, *margins[arm]) for place, arm in enumerate(some)]
+    inside = all(low <= a and b <= high for (low, high), (a, b) in zip(margins, intervals, strict=True))
+    return Judged(math.inf if any(leaks.values()) else max(outside), inside and n > 0, tuple(intervals))
+
+
+def _leak_interval(n: float, hits: float, alpha: float) -> tuple[float, float]:
+    """The share of an arm that should get nothing."""
+    if hits == 0:
+        return 0.0, bernoulli.zero_bound(n, BEFORE_A_HIT * alpha)
+    # No bet on "never": that one was lost with the first hit, and had its own part of alpha.
+    return bernoulli.rate_interval(bernoulli.observe(n, hits, zero_weight=0.0), (1 - BEFORE_A_HIT) * alpha)
+
+
+def judge(
+    tally: Tally, registered: Hypotheses, lost: float, rates: Mapping[str, float]
+) -> tuple[list[Claim], list[Share]]:
+    """Every split claim, and what each cohort's arms got.
+
+    Args:
+        tally: Counts.
+        registered: What was fixed before the load.
+        lost: Requests that were sent and not recorded.
+        rates: Planned arrivals a second of each cohort, to say how long more data takes.
+    """
+    arms = list(registered.split[0].shares) if registered.split else []
+    units = [(hypothesis, cohort) for hypothesis in registered.split for cohort in hypothesis.cohorts]
+    single = {
+        (hypothesis.id, cohort): count(tally, hypothesis.phase, [cohort], arms, lost) for hypothesis, cohort in units
+    }
+    judged = {key: judge_counts(single[key], hypothesis, registered) for key, (hypothesis, _) in _zip(single, units)}
+    refuted = dict(zip(judged, e_holm([one.log_e for one in judged.values()], registered.alpha_split), strict=True))
+    claims, shares = [], []
+    for hypothesis in registered.split:
+        own = {cohort: judged[hypothesis.id, cohort] for cohort in hypothesis.cohorts}
+        against = [cohort for cohort in hypothesis.cohorts if refuted[hypothesis.id, cohort]]
+        pooled = count(tally, hypothesis.phase, hypothesis.cohorts, arms, lost)
+        whole = judge_counts(pooled, hypothesis, registered)
+        worst = max(own.values(), key=lambda one: one.log_e)
+        shown_counts = single[hypothesis.id, against[0]] if against else pooled
+        claims.append(_claim(hypothesis, registered, (shown_counts, whole, worst), against, rates))
+        for cohort in hypothesis.cohorts:
+            shares += _shares(hypothesis, [cohort], single[hypothesis.id, cohort], own[cohort], registered)
+    return claims, shares
+
+
+def _zip(single: Any, units: Any) -> Iterator[Any]:
+    return zip(single, units, strict=True)
+
+
+def _shares(
+    hypothesis: SplitHypothesis, cohorts: list[str], counts: Counts, judged: Judged, registered: Hypotheses
+) -> Iterator[Share]:
+    n = math.fsum(counts.totals)
+    for arm, total, (low, high) in zip(counts.arms, counts.totals, judged.intervals, strict=True):
+        interval = Interval(total / n if n else None, low, high, 1 - registered.alpha_split, anytime=True)
+        yield Share(
+            phase=hypothesis.phase,
+            cohorts=cohorts,
+            arm=arm,
+            expected=hypothesis.shares[arm],
+            requests=round(counts.requests),
+            count=round(total),
+            unknown=round(math.fsum(counts.unknown)),
+            share=interval,
+        )
+
+
+def _claim(
+    hypothesis: SplitHypothesis,
+    registered: Hypotheses,
+    found: tuple[Counts, Judged, Judged],
+    against: Sequence[str],
+    rates: Mapping[str, float],
+) -> Claim:
+    counts, whole, worst = found
+    state = BROKEN if against else SHOWN if whole.shown else UNDECIDED
+    arm = _told_arm(hypothesis, counts, registered.baseline)
+    place = counts.arms.index(arm)
+    judged = judge_counts(counts, hypothesis, registered) if against else whole
+    expected, known = hypothesis.shares[arm], math.fsum(counts.totals)
+    fixed = shares_p_value(counts.totals, [hypothesis.shares[name] for name in counts.arms])
+    low, high = judged.intervals[place]
+    return Claim(
+        id=hypothesis.id,
+        kind="split",
+        required=hypothesis.required,
+        state=state,
+        cause=ROUTING,
+        sentence=_sentence(hypothesis, counts, state, against, arm),
+        test="mixture of Dirichlet-multinomial e-processes, valid at every look",
+        null=f"each arm gets its configured share within {words.points(hypothesis.tolerance)}; none where 0 is configured",
+        requests=round(counts.requests),
+        unit="share",
+        margin_low=max(expected - hypothesis.tolerance, 0.0),
+        margin_high=min(expected + hypothesis.tolerance, 1.0),
+        interval=Interval(
+            counts.totals[place] / known if known else None, low, high, 1 - registered.alpha_split, anytime=True
+        ),
+        fixed_test=fixed[0] if fixed else None,
+        fixed_p_value=fixed[1] if fixed else None,
+        ln_e_value=worst.log_e if math.isfinite(worst.log_e) else None,
+        certain=worst.log_e == math.inf,
+        need=_need(hypothesis, counts, registered, rates) if state == UNDECIDED else None,
+        phase=hypothesis.phase,
+        arm=arm,
+    )
+
+
+def _told_arm(hypothesis: SplitHypothesis, counts: Counts, baseline: str) -> str:
+    """The arm that the sentence is about: a leak's, else the canary furthest from its share."""
+    leaks = [(total, arm) for arm, total in zip(counts.arms, counts.totals, strict=True) if not hypothesis.shares[arm]]
+    if leaks and max(leaks)[0] > 0:
+        return max(leaks)[1]
+    whole = [arm for arm in counts.arms if hypothesis.shares[arm] >= 1]
+    if whole:
+        return whole[0]
+    n = math.fsum(counts.totals) or 1.0
+    gaps = {
+        arm: abs(total / n - hypothesis.shares[arm])
+        for arm, total in zip(counts.arms, counts.totals, strict=True)
+        if hypothesis.shares[arm] and arm != baseline
+    }
+    return max(gaps, key=lambda arm: gaps[arm]) if gaps else baseline
+
+
+def _sentence(
+    hypothesis: SplitHypothesis, counts: Counts, state: str, against: Sequence[str], arm: str
+) -> str:
+    cohorts = words.listed(list(against[:1]) or hypothesis.cohorts)
+    known = math.fsum(counts.totals)
+    hits = counts.totals[counts.arms.index(arm)]
+    expected = hypothesis.shares[arm]
+    allowed = f"{words.percent(expected)} ± {words.points(hypothesis.tolerance)}"
+    where = f"phase {hypothesis.phase}: "
+    if not known:
+        return f"{where}no request of {cohorts} could be judged."
+    if state == BROKEN and not expected:
+        return f"{where}{words.count(hits)} of {words.requests(known)} of {cohorts} reached {arm}, which should get none."
+    got = f"{where}{arm} got {words.percent(hits / known)} of {words.requests(known)} of {cohorts}"
+    if state == BROKEN:
+        return f"{got}; {allowed} is configured: the split is wrong."
+    if state == SHOWN:
+        return f"{got}; {allowed} is configured."
+    return f"{got}: not enough to tell whether {allowed} holds."
+
+
+def _need(
+    hypothesis: SplitHypothesis, counts: Counts, registered: Hypotheses, rates: Mapping[str, float]
+) -> Need | None:
+    """The data that would show the claim if the shares stay as they look; without any, if they are as configured."""
+    n = counts.requests
+    seen = counts if n else Counts(counts.arms, (tuple(hypothesis.shares[arm] for arm in counts.arms),), (0.0,))
+    multiple = smallest_multiple(lambda more: judge_counts(seen.scaled(more), hypothesis, registered).shown)
+    if multiple is None:
+        return None
+    more = (multiple - 1) * n if n else multiple
+    rate = math.fsum(rates[cohort] for cohort in hypothesis.cohorts)
+    return Need(math.ceil(more), more / rate if rate else 0.0)

@@ -1,0 +1,79 @@
+"""Tests and intervals for one look at the end; looking repeatedly and stopping breaks all of them."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+EXACT_UP_TO = 1000
+"""Two arms with no more requests than this get the exact binomial test; otherwise Pearson's χ²."""
+
+
+def wilson(hits: float, n: float, alpha: float) -> tuple[float, float]:
+    """Wilson's interval of a rate (Wilson 1927): independent trials.
+
+    >>> [round(end, 4) for end in wilson(81, 263, 0.05)]
+    [0.2553, 0.3662]
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    z = float(stats.norm.isf(alpha / 2))
+    rate = hits / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def clopper_pearson(hits: float, n: float, alpha: float) -> tuple[float, float]:
+    """The exact interval of a rate (Clopper & Pearson 1934).
+
+    >>> [round(end, 4) for end in clopper_pearson(81, 263, 0.05)]
+    [0.2527, 0.3676]
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    low = float(stats.beta.ppf(alpha / 2, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.isf(alpha / 2, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def newcombe(first: tuple[float, float], second: tuple[float, float], alpha: float) -> tuple[float, float]:
+    """The interval of a difference of rates from two Wilson intervals (Newcombe 1998, method 10).
+
+    Args:
+        first: Hits and trials.
+        second: Likewise; the difference is first − second.
+        alpha: 1 − level.
+
+    >>> [round(end, 3) for end in newcombe((7, 34), (1, 34), 0.05)]
+    [0.019, 0.34]
+    """
+    if not (first[1] and second[1]):
+        return -1.0, 1.0
+    p, q = first[0] / first[1], second[0] / second[1]
+    (low_p, high_p), (low_q, high_q) = wilson(*first, alpha), wilson(*second, alpha)
+    return p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+
+
+def shares_p_value(counts: Sequence[float], shares: Sequence[float]) -> tuple[str, float] | None:
+    """The test's name and p-value of exactly these shares; None where nothing could speak against them.
+
+    >>> name, p = shares_p_value([821588, 815482], [0.5, 0.5])
+    >>> name, round(p * 1e6, 1)
+    ('Pearson chi-square', 1.8)
+    """
+    total = math.fsum(counts)
+    positive = [(count, share) for count, share in zip(counts, shares, strict=True) if share > 0]
+    if total == 0:
+        return None
+    if math.fsum(count for count, _ in positive) < total:
+        return "a request where none may go", 0.0
+    if len(positive) == 1:
+        return None
+    if len(positive) == 2 and total <= EXACT_UP_TO:  # noqa: PLR2004 - two arms
+        test = stats.binomtest(round(positive[0][0]), round(total), min(positive[0][1], 1.0))
+        return "exact binomial", float(test.pvalue)
+    expected = np.array([share for _, share in positive])
+    observed = np.array([count for count, _ in positive])
+    return "Pearson chi-square", float(stats.chisquare(observed, expected / expected.sum() * total).pvalue)

@@ -1,0 +1,90 @@
+"""Are the counts of several arms those of fixed shares? An e-process and its confidence sequence, valid at every look.
+
+Null: each request goes to arm i with probability θᵢ, whatever went before. Sticky clients, consistent hashing and
+retries that are counted twice break it: then the counts vary more than the null allows, and the test blames the shares.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.stats.likelihood import divergence, divergence_interval, log_evidence
+
+
+@dataclass(frozen=True)
+class Split:
+    """The counts of the arms whose expected share is positive, over one or more periods of one phase.
+
+    `log_peak` is ln E at the shares that fit best: the e-process at any other shares exceeds it by the divergence.
+    """
+
+    counts: tuple[float, ...]
+    shares: tuple[float, ...]
+    log_peak: float
+
+    @property
+    def requests(self) -> float:
+        """All requests."""
+        return math.fsum(self.counts)
+
+    @property
+    def log_e(self) -> float:
+        """ln E against exactly the configured shares."""
+        total = self.requests
+        gaps = (observed_gap(count, total, share) for count, share in zip(self.counts, self.shares, strict=True))
+        return self.log_peak + math.fsum(gaps)
+
+
+def observed_gap(count: float, total: float, share: float) -> float:
+    """count · ln(count / (total · share)): one arm's part of n · KL."""
+    return count * (math.log(count) - math.log(total * share)) if count > 0 else 0.0
+
+
+def observe(periods: Sequence[Sequence[float]], shares: Sequence[float], concentrations: Sequence[float]) -> Split:
+    """The mixture, over prior concentrations k, of Dirichlet–multinomial e-processes that start at k × shares.
+
+    Args:
+        periods: Counts by arm for each period; the e-processes of periods multiply.
+        shares: The configured shares, positive, summing to 1.
+        concentrations: k, in requests; each has the same weight.
+
+    Source: Lindon & Malek, NeurIPS 2022 (arXiv 2011.03567); an average of e-processes is one (Ramdas et al. 2023).
+
+    >>> round(math.exp(observe([[2, 1, 7]], [0.1, 0.5, 0.4], [1e4]).log_e), 8)
+    1.00174961
+    """
+    logs = [
+        math.fsum(log_evidence(counts, [k * share for share in shares], shares) for counts in periods)
+        for k in concentrations
+    ]
+    log_e = log_mean_exp(logs)
+    counts = tuple(math.fsum(column) for column in zip(*periods, strict=True)) or (0.0,) * len(shares)
+    at_null = Split(counts, tuple(shares), 0.0)
+    return Split(counts, tuple(shares), log_e - at_null.log_e)
+
+
+def log_mean_exp(logs: Sequence[float]) -> float:
+    """The logarithm of the mean of exponentials.
+
+    >>> log_mean_exp([1000.0, 1000.0])
+    1000.0
+    """
+    top = max(logs)
+    return top + math.log(math.fsum(math.exp(one - top) for one in logs) / len(logs))
+
+
+def share_interval(split: Split, arm: int, alpha: float) -> tuple[float, float]:
+    """The confidence sequence of one arm's share, the other arms' shares profiled out.
+
+    It covers the true share at all looks together with probability at least 1 − alpha.
+    """
+    return divergence_interval(split.requests, split.counts[arm], -math.log(alpha) - split.log_peak)
+
+
+def log_e_outside(split: Split, arm: int, low: float, high: float) -> float:
+    """ln E against every share of one arm in [low, high] at once; at most 0 where the observed share is inside."""
+    total, count = split.requests, split.counts[arm]
+    if total == 0:
+        return 0.0
+    nearest = min(max(count / total, low), high)
+    return split.log_peak + divergence(total, count, nearest)

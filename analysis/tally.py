@@ -1,0 +1,200 @@
+"""Rows → counts. The only query over rows; whatever comes after it works on counts, and counts of two runs add.
+
+One Ibis expression: it runs on the embedded DuckDB, and on Spark where the records have outgrown one machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+import pandas as pd
+import pyarrow as pa
+
+from analysis.answers import Answer
+from analysis.rows import Rows
+from analysis.stats.bins import PER_OCTAVE, ZERO
+from experiments.core.hypotheses import batch_seconds
+from experiments.core.journal import Period
+
+JUDGED, WARM_UP, TRANSITION, UNFINISHED, OUTSIDE = "judged", "warm-up", "transition", "unfinished", "outside"
+"""Whether a row counts. `unfinished`: issued after the last moment of which its load process recorded everything."""
+
+OK = "ok"
+LATE_US = 250_000
+"""A request that starts later than this after its intended time shows a generator that cannot keep up."""
+
+KEYS = (
+    "standing",
+    "period",
+    "phase",
+    "window",
+    "cohort",
+    "answered",
+    "routed",
+    "reason",
+    "outcome",
+    "stale",
+    "bin",
+)
+SUMS = ("n", "latency_us", "late")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the tally must know beside the rows."""
+
+    arms: Sequence[str]
+    periods: Sequence[Period]
+    batch_seconds: dict[str, float]
+    warm_until_us: int
+    by_header: bool
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts by `KEYS`: `n` requests, the sum of their latencies, and how many started late."""
+
+    cells: Any
+
+    def __add__(self, other: "Tally") -> "Tally":
+        together = pd.concat([self.cells, other.cells])
+        return Tally(together.groupby(list(KEYS), as_index=False, sort=True)[list(SUMS)].sum())
+
+    @property
+    def judged(self) -> Any:
+        """The cells that count."""
+        return self.cells[self.cells["standing"] == JUDGED]
+
+    def in_phase(self, phase: str) -> Any:
+        """The judged cells of one phase."""
+        judged = self.judged
+        return judged[judged["phase"] == phase]
+
+
+def tally(rows: Rows, answers: Sequence[Answer], plan: Plan) -> Tally:
+    """Count the rows of a run."""
+    connection = ibis.duckdb.connect()
+    try:
+        requests = ibis.memtable(rows.table.replace_schema_metadata(None))
+        known = [ibis.memtable(table) for table in (_answers_table(answers), _periods_table(plan), _shards_table(rows))]
+        cells = connection.to_pandas(expression(requests, *known, plan))
+    finally:
+        connection.disconnect()
+    return Tally(cells.sort_values(list(KEYS), ignore_index=True))
+
+
+def expression(requests: Any, answers: Any, periods: Any, shards: Any, plan: Plan) -> Any:
+    """The one query: rows joined with what is known of their output, their period and their process, then counted."""
+    rows = requests.mutate(end_us=requests.start_us + requests.latency_us)
+    placed = _in_periods(rows, _with_cuts(rows, periods))
+    known = placed.join(shards, "shard", how="left", rname="{name}_of_shard").join(
+        answers, ["payload", "signature"], how="left", rname="{name}_of_answer"
+    )
+    keyed = _keys(known, plan)
+    return keyed.group_by(list(KEYS)).aggregate(
+        n=keyed.count(), latency_us=keyed.latency_us.sum(), late=keyed.is_late.sum()
+    )
+
+
+def _with_cuts(rows: Any, periods: Any) -> Any:
+    """Where each period stops counting: at the start of the oldest request still in flight at its end.
+
+    From there on only requests that were fast enough would be in the period, which would favour the faster arm.
+    """
+    in_flight = rows.join(
+        periods, (rows.start_us >= periods.from_us) & (rows.start_us < periods.to_us) & (rows.end_us >= periods.to_us)
+    )
+    cuts = in_flight.group_by("period").aggregate(oldest_us=in_flight.start_us.min())
+    joined = periods.join(cuts, "period", how="left", rname="{name}_of_cut")
+    return joined.mutate(cut_us=joined.oldest_us.fill_null(joined.to_us)).drop("oldest_us", "period_of_cut")
+
+
+def _in_periods(rows: Any, periods: Any) -> Any:
+    inside = (rows.start_us >= periods.from_us) & (rows.start_us < periods.cut_us)
+    return rows.join(periods, inside, how="left")
+
+
+def _keys(rows: Any, plan: Plan) -> Any:
+    """Every row's cell."""
+    routed_phase = rows.route.re_extract(r"^([^/]*)/", 1)
+    routed = _known_arm(rows.route.re_extract(r"^[^/]*/(.*)$", 1), plan.arms)
+    answered = routed if plan.by_header else rows.arm.fill_null("")
+    return rows.select(
+        standing=_standing(rows, plan),
+        period=rows.period.fill_null(-1),
+        phase=rows.phase.fill_null(""),
+        window=((rows.start_us - rows.from_us) // rows.batch_us).fill_null(-1).cast("int64"),
+        cohort=rows.cohort,
+        answered=answered,
+        routed=routed,
+        reason=ibis.cases((answered != "", ""), else_=_reason(rows)),
+        outcome=_outcome(rows),
+        stale=(routed_phase != "") & (routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
+        bin=latency_bin(rows.latency_us),
+        latency_us=rows.latency_us,
+        is_late=((rows.start_us - rows.intended_us) > LATE_US).fill_null(False).cast("int64"),  # noqa: FBT003
+    ).mutate(stale=lambda keyed: keyed.stale.fill_null(False).cast("int64"))  # noqa: FBT003
+
+
+def _standing(rows: Any, plan: Plan) -> Any:
+    first = min((period.start_us for period in plan.periods), default=0)
+    return ibis.cases(
+        (rows.start_us < plan.warm_until_us, WARM_UP),
+        (rows.start_us >= rows.watermark_us, UNFINISHED),
+        (rows.period.notnull(), JUDGED),
+        ((rows.start_us >= first) & bool(plan.periods), TRANSITION),
+        else_=OUTSIDE,
+    )
+
+
+def _known_arm(name: Any, arms: Sequence[str]) -> Any:
+    return ibis.cases((name.isin(list(arms)), name), else_="")
+
+
+def _reason(rows: Any) -> Any:
+    """Why no arm is named."""
+    return ibis.cases((rows.signature.isnull(), "no output"), else_=rows.reason.fill_null("output not kept"))
+
+
+def _outcome(rows: Any) -> Any:
+    """`ok`, the error class that the load process recorded, or the status."""
+    served = rows.status.between(200, 299)
+    status = ibis.literal("http-") + rows.status.cast("string")
+    return ibis.cases((rows.error.notnull(), rows.error), (served, OK), else_=status)
+
+
+def latency_bin(latency_us: Any) -> Any:
+    """`stats.bins.bin_of` as an expression."""
+    value = ibis.greatest(latency_us, 1).cast("float64")
+    octave = value.log2().floor()
+    within = (value * ibis.literal(2.0).pow(-octave) * PER_OCTAVE).floor() - PER_OCTAVE
+    return ibis.cases((latency_us < 1, ZERO), else_=(octave * PER_OCTAVE + within)).cast("int64")
+
+
+def _answers_table(answers: Sequence[Answer]) -> pa.Table:
+    names = ("payload", "signature", "arm", "reason")
+    columns = [pa.array([getattr(answer, name) for answer in answers], type=pa.string()) for name in names]
+    return pa.table(dict(zip(names, columns, strict=True)))
+
+
+def _periods_table(plan: Plan) -> pa.Table:
+    lengths = [plan.batch_seconds.get(period.phase) or batch_seconds(0) for period in plan.periods]
+    return pa.table(
+        {
+            "period": pa.array([period.index for period in plan.periods], type=pa.int64()),
+            "phase": pa.array([period.phase for period in plan.periods], type=pa.string()),
+            "from_us": pa.array([period.start_us for period in plan.periods], type=pa.int64()),
+            "to_us": pa.array([period.end_us for period in plan.periods], type=pa.int64()),
+            "batch_us": pa.array([round(length * 1e6) for length in lengths], type=pa.int64()),
+        }
+    )
+
+
+def _shards_table(rows: Rows) -> pa.Table:
+    return pa.table(
+        {
+            "shard": pa.array(range(len(rows.shards)), type=pa.int32()),
+            "watermark_us": pa.array([shard.watermark_us for shard in rows.shards], type=pa.int64()),
+        }
+    )
