@@ -104,8 +104,8 @@ def _is_shown(canary: Arm, baseline: Arm, margin: float, alpha: float) -> bool:
 def interval(found: Pair, alpha: float) -> Interval:
     """The confidence sequence of the increase, wide enough for either assignment of the unknown."""
     each = [bernoulli.difference_interval(canary.rate, baseline.rate, alpha) for canary, baseline in found.assigned()]
-    known = found.canary.requests and found.baseline.requests
-    estimate = found.canary.rate.hits / found.canary.requests - found.baseline.failed / found.baseline.requests if known else None
+    rates = found.canary.rate.estimate, found.baseline.rate.estimate
+    estimate = None if rates[0] is None or rates[1] is None else rates[0] - rates[1]
     return Interval(estimate, min(low for low, _ in each), max(high for _, high in each), 1 - alpha, anytime=True)
 
 
@@ -207,7 +207,7 @@ def _sentence(
     if state == BROKEN:
         return f"{rates}: at least {words.points(between.low)} more often; {allowed} is allowed."
     if state == SHOWN:
-        return f"{rates}: at most {words.points(max(between.high, 0.0))} more often; {allowed} is allowed."
+        return f"{rates}: at most {words.points(max(between.high or 0.0, 0.0))} more often; {allowed} is allowed."
     return f"{rates}: not enough to tell whether it fails {allowed} more often."
 
 

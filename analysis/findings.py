@@ -12,11 +12,14 @@ ROUTING, MODEL = "routing", "model"
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """An estimate with its bounds; `level` is the confidence, for all looks together where `anytime`."""
+    """An estimate with its bounds; `level` is the confidence, for all looks together where `anytime`.
+
+    `high` is None where the data set no upper bound.
+    """
 
     estimate: float | None
     low: float
-    high: float
+    high: float | None
     level: float
     anytime: bool
 

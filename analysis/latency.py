@@ -1,10 +1,13 @@
 """Is the canary slower than the margin allows? Histograms by arm and time batch → one claim for each quantile."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
+from scipy import stats
 
 from analysis import words
 from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Interval, Latency, Need
@@ -95,7 +98,7 @@ def _obstacle(one: Compared, registered: Hypotheses) -> tuple[str, str] | None:
         return VOID, f"no phase sends requests to {hypothesis.canary} and to {registered.baseline} at once"
     least = needed(hypothesis.quantile)
     if min(one.canary.n, one.baseline.n) < least:
-        return UNDECIDED, f"{_name(hypothesis.quantile)} takes at least {words.requests(least)} of each arm"
+        return UNDECIDED, f"{name_of(hypothesis.quantile)} takes at least {words.requests(least)} of each arm"
     if one.ratio is None or one.ratio.batches < registered.min_batches:
         return UNDECIDED, f"{one.batches} time batches are too few; {registered.min_batches} are needed"
     if one.ratio.lag1 > MAX_LAG_CORRELATION:
@@ -107,43 +110,124 @@ def _obstacle(one: Compared, registered: Hypotheses) -> tuple[str, str] | None:
 
 
 def _claim(one: Compared, registered: Hypotheses, broken: bool, rates: Mapping[str, float]) -> Claim:  # noqa: FBT001
-    hypothesis, alpha = one.hypothesis, registered.looks[-1].alpha
-    limit = 1 + hypothesis.margin
     obstacle = _obstacle(one, registered)
-    bare = Claim(
+    if obstacle or one.ratio is None:
+        state, reason = obstacle or (VOID, "it could not be computed")
+        return _unjudged(one, registered, (state, reason), rates)
+    alpha, limit = registered.looks[-1].alpha, 1 + one.hypothesis.margin
+    state = BROKEN if broken else SHOWN if one.ratio.p_below(limit) <= alpha else UNDECIDED
+    low, high = one.ratio.interval(2 * alpha)
+    between = Interval(one.ratio.estimate, low, high if math.isfinite(high) else None, 1 - 2 * alpha, anytime=False)
+    return msgspec.structs.replace(
+        _bare(one, registered),
+        state=state,
+        interval=between,
+        p_value=one.ratio.p_above(limit),
+        sentence=_sentence(one, registered.baseline, state, between),
+        need=_later_need(one, alpha, rates) if state == UNDECIDED else None,
+    )
+
+
+def _unjudged(one: Compared, registered: Hypotheses, why: tuple[str, str], rates: Mapping[str, float]) -> Claim:
+    hypothesis = one.hypothesis
+    where = f"phase {hypothesis.phase}: " if hypothesis.phase else ""
+    return msgspec.structs.replace(
+        _bare(one, registered),
+        state=why[0],
+        reason=why[1],
+        sentence=f"{where}{name_of(hypothesis.quantile)} of {hypothesis.canary} cannot be judged: {why[1]}.",
+        need=_first_need(one, registered, rates) if why[0] == UNDECIDED else None,
+    )
+
+
+def _bare(one: Compared, registered: Hypotheses) -> Claim:
+    """What is the same whatever was found."""
+    hypothesis = one.hypothesis
+    limit = 1 + hypothesis.margin
+    quantile = name_of(hypothesis.quantile)
+    return Claim(
         id=hypothesis.id,
         kind="latency",
         required=hypothesis.required,
-        state=obstacle[0] if obstacle else UNDECIDED,
+        state=UNDECIDED,
         cause=MODEL,
         sentence="",
-        test=TEST,
-        null=f"the {_name(hypothesis.quantile)} of {hypothesis.canary} is at most {limit:g} × that of {registered.baseline}",
+        test=f"{TEST}; {one.batches} batches of {registered.batch_seconds.get(hypothesis.phase or '', 0):g} s",
+        null=f"the {quantile} of {hypothesis.canary} is at most {limit:g} times that of {registered.baseline}",
         requests=one.requests,
         unit="ratio of quantiles",
         margin_high=limit,
         phase=hypothesis.phase,
         arm=hypothesis.canary,
-        reason=obstacle[1] if obstacle else "",
-    )
-    if obstacle or one.ratio is None:
-        where = f"phase {hypothesis.phase}: " if hypothesis.phase else ""
-        sentence = f"{where}{_name(hypothesis.quantile)} of {hypothesis.canary} cannot be judged: {bare.reason}."
-        need = _first_need(one, registered, rates) if bare.state == UNDECIDED else None
-        return _with(bare, sentence=sentence, need=need)
-    state = BROKEN if broken else SHOWN if one.ratio.p_below(limit) <= alpha else UNDECIDED
-    low, high = one.ratio.interval(2 * alpha)
-    return _with(
-        bare,
-        state=state,
-        interval=Interval(one.ratio.estimate, low, _finite(high), 1 - 2 * alpha, anytime=False),
-        p_value=one.ratio.p_above(limit),
-        sentence=_sentence(one, registered.baseline, state, (low, high)),
-        need=_later_need(one, high, rates) if state == UNDECIDED else None,
     )
 
 
-def _with(claim: Claim, **changes: Any) -> Claim:
-    import msgspec
+def name_of(quantile: float) -> str:
+    """A quantile as people write it.
 
-    return msgspec.structs.replace(claim, **changes)
+    >>> name_of(0.5), name_of(0.999)
+    ('p50', 'p99.9')
+    """
+    return f"p{100 * quantile:.6g}"
+
+
+def _sentence(one: Compared, baseline: str, state: str, between: Interval) -> str:
+    hypothesis, ratio = one.hypothesis, one.ratio
+    if ratio is None or between.estimate is None:
+        return ""
+    across = " (different cohorts)" if hypothesis.across_cohorts else ""
+    figures = (
+        f"phase {hypothesis.phase}: {name_of(hypothesis.quantile)} of {hypothesis.canary} is "
+        f"{words.milliseconds(ratio.canary)}, {words.increase(between.estimate)} than the "
+        f"{words.milliseconds(ratio.baseline)} of {baseline}{across}"
+    ).replace("as fast than", "as fast as")
+    allowed = f"+{words.percent(hypothesis.margin)} is allowed"
+    if state == BROKEN:
+        return f"{figures}, at least {words.increase(between.low)}; {allowed}."
+    if state == SHOWN and between.high is not None:
+        bound = words.increase(between.high)
+        return f"{figures}, {'at most' if between.high > 1 else 'at least'} {bound}; {allowed}."
+    return f"{figures}: not enough to tell whether the true figure keeps to what {allowed.removeprefix('+')}."
+
+
+def _rate(one: Compared, rates: Mapping[str, float]) -> float:
+    return math.fsum(rates.get(cohort, 0.0) for cohort in one.hypothesis.cohorts)
+
+
+def _first_need(one: Compared, registered: Hypotheses, rates: Mapping[str, float]) -> Need | None:
+    """The data with which the claim can be tested at all."""
+    rate, fewest = _rate(one, rates), min(one.canary.n, one.baseline.n)
+    if not (one.hypothesis.phase and rate and fewest):
+        return None
+    more = (max(needed(one.hypothesis.quantile) / fewest, 1) - 1) * one.requests / rate
+    batches = (registered.min_batches - one.batches) * registered.batch_seconds[one.hypothesis.phase]
+    seconds = max(more, batches, 0.0)
+    return Need(math.ceil(seconds * rate), seconds)
+
+
+def _later_need(one: Compared, alpha: float, rates: Mapping[str, float]) -> Need | None:
+    """The data that would show the claim if the ratio stays as it looks: scores grow with the root of the data."""
+    limit = 1 + one.hypothesis.margin
+    score = one.ratio.score_at(limit) if one.ratio else 0.0
+    if score >= 0:
+        return None
+    normal = float(stats.norm.isf(alpha))
+    multiple = max((normal / -score) ** 2, 1.0)
+    more = max(multiple - 1, 0.05) * one.requests
+    rate = _rate(one, rates)
+    return Need(math.ceil(more), more / rate if rate else 0.0)
+
+
+def _rows(tally: Tally, registered: Hypotheses) -> Iterator[Latency]:
+    """Each arm's latencies in every phase in which it answered."""
+    judged = tally.judged
+    cells = judged[(judged["outcome"] == OK) & (judged["answered"] != "")]
+    order = {phase: index for index, phase in enumerate(registered.batch_seconds)}
+    groups = cells.groupby(["phase", "answered"])
+    for (phase, arm), own in sorted(groups, key=lambda item: (order.get(item[0][0], len(order)), item[0])):
+        by_bin = own.groupby("bin")["n"].sum()
+        bins = by_bin.index.to_numpy(dtype="int64")
+        values = {name_of(q): float(middle(quantile_bin(bins, by_bin.to_numpy(), q))) for q in SHOWN_QUANTILES}
+        n = int(by_bin.sum())
+        supported = {name: value for name, value in values.items() if n >= needed(float(name[1:]) / 100)}
+        yield Latency(str(phase), str(arm), n, float(own["latency_us"].sum()) / n, supported)

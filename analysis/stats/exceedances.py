@@ -43,8 +43,8 @@ class Histogram:
 class QuantileRatio:
     """The ratio canary / baseline of one quantile, with what the interval rests on.
 
-    `z_at(ratio)` is not stored: `thresholds` and `scores` hold the test statistic for every ratio that bins can tell
-    apart, increasing in ratio and falling in score.
+    `ratios` and `scores` hold the test statistic for every ratio that the bins can tell apart, increasing in ratio and
+    falling in score.
     """
 
     estimate: float
@@ -69,10 +69,14 @@ class QuantileRatio:
         reached = self.scores[self.ratios >= ratio]
         return float(stats.t.sf(reached[0], self.freedom)) if reached.size else 1.0
 
+    def score_at(self, ratio: float) -> float:
+        """The statistic just at or below a ratio; 0 below all that was seen."""
+        reached = self.scores[self.ratios <= ratio]
+        return float(reached[-1]) if reached.size else 0.0
+
     def p_below(self, ratio: float) -> float:
         """The one-sided p-value against "the true ratio is at least `ratio`"."""
-        reached = self.scores[self.ratios <= ratio]
-        return float(stats.t.cdf(reached[-1], self.freedom)) if reached.size else 1.0
+        return float(stats.t.cdf(self.score_at(ratio), self.freedom)) if self.score_at(ratio) else 1.0
 
 
 def needed(quantile: float) -> int:

@@ -1,0 +1,219 @@
+"""May the claims be judged at all? Each condition voids the claims that it touches, and no others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from analysis import words
+from analysis.findings import BROKEN, VOID, Check, Claim
+from analysis.rows import Rows
+from analysis.tally import OK, Tally
+from experiments.core.hypotheses import Hypotheses
+from experiments.core.journal import Change, Foreign, Period
+from experiments.core.records import References, RunInfo
+
+EVERY = ["split", "errors", "latency"]
+
+MAX_UNATTRIBUTED = 0.05
+"""Share of successful answers of unknown arm above which no arm's answers are taken as a fair sample of its own."""
+
+MAX_LATE = 0.1
+"""Share of requests that may start late before the load is no longer the one that was planned."""
+
+MIN_OVERLAP = 0.5
+"""Share of time batches in which both arms must have answered, where both answered often enough to be in each."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that validity is read from."""
+
+    info: RunInfo
+    rows: Rows
+    references: References | None
+    changes: Sequence[Change]
+    foreign: Sequence[Foreign]
+    periods: Sequence[Period]
+    tally: Tally
+    registered: Hypotheses
+    by_header: bool
+
+
+def lost_requests(rows: Rows) -> int:
+    """Requests that were sent and of which nothing is recorded: the most that there can be."""
+    return sum(shard.lost for shard in rows.shards)
+
+
+def checks(seen: Evidence) -> list[Check]:
+    """All conditions, held or not."""
+    found = [
+        _complete(seen),
+        _reconciled(seen),
+        _references(seen),
+        _attributed(seen),
+        _agreement(seen),
+        _routes_current(seen),
+        _undisturbed(seen),
+        _generator(seen),
+        *_concurrent(seen),
+    ]
+    return [check for check in found if check is not None]
+
+
+def _complete(seen: Evidence) -> Check:
+    """Whether every load process closed its records in order."""
+    broken = [shard for shard in seen.rows.shards if not shard.complete]
+    lost = lost_requests(seen.rows)
+    if not broken and not lost:
+        return Check("records complete", ok=True, sentence=f"{words.requests(seen.rows.table.num_rows)} recorded, none missing.")
+    unclosed = [shard.name for shard in broken if shard.trailer is None]
+    parts = [f"{words.listed(unclosed)} has no trailer: its process was killed"] if unclosed else []
+    parts += [f"{shard.name} ends in a torn line" for shard in broken if shard.torn]
+    parts += [
+        f"{shard.name} holds {shard.rows} rows, its trailer counts {shard.trailer.rows}"
+        for shard in broken
+        if shard.trailer is not None and shard.trailer.rows != shard.rows
+    ]
+    parts.append(f"up to {words.requests(lost)} in flight not recorded")
+    return Check("records complete", ok=False, sentence=f"incomplete: {'; '.join(parts)}.", weakens=EVERY)
+
+
+def _reconciled(seen: Evidence) -> Check | None:
+    """Whether Locust's own total and the row count agree, and no request was written twice."""
+    total = seen.info.locust_requests
+    counted = [shard.trailer.locust_requests for shard in seen.rows.shards if shard.trailer]
+    if total is None and len(counted) == len(seen.rows.shards):
+        total = sum(counted)
+    repeated = sum(shard.repeated for shard in seen.rows.shards)
+    rows = seen.rows.table.num_rows
+    if repeated:
+        sentence = f"{words.requests(repeated)} recorded twice under the same number."
+        return Check("records reconciled", ok=False, sentence=sentence, weakens=EVERY)
+    if total is None:
+        return None
+    if total > rows:
+        sentence = f"Locust counted {words.requests(total)}, the shards hold {words.count(rows)}: a shard is missing."
+        return Check("records reconciled", ok=False, sentence=sentence, weakens=EVERY)
+    return Check("records reconciled", ok=True, sentence=f"Locust counted {words.requests(total)}, the shards hold {words.count(rows)}.")
+
+
+def _references(seen: Evidence) -> Check | None:
+    if seen.by_header:
+        return None
+    if seen.references is None:
+        return Check("references", ok=False, sentence="no references: no output can name its arm.", voids=EVERY)
+    if seen.references.problems:
+        return Check("references", ok=False, sentence=" ".join(seen.references.problems), voids=EVERY)
+    origin = "the exported models" if seen.references.source == "export" else "the pods themselves, asked directly"
+    n = len(seen.references.payloads)
+    return Check("references", ok=True, sentence=f"{n} payload{'s' if n != 1 else ''}, reference outputs from {origin}.")
+
+
+def _attributed(seen: Evidence) -> Check:
+    """Whether nearly every successful answer names its arm."""
+    answers = seen.tally.judged
+    answers = answers[answers["outcome"] == OK]
+    total, unknown = int(answers["n"].sum()), int(answers[answers["answered"] == ""]["n"].sum())
+    name = "answers attributed"
+    if not total:
+        return Check(name, ok=True, sentence="no successful answer could be judged.")
+    if not unknown:
+        return Check(name, ok=True, sentence=f"all {words.count(total)} successful answers name their arm.")
+    reasons = answers[answers["answered"] == ""].groupby("reason")["n"].sum()
+    why = ", ".join(f"{words.count(n)} {reason}" for reason, n in reasons.items())
+    sentence = f"{words.count(unknown)} of {words.count(total)} successful answers are of unknown arm: {why}."
+    ok = unknown <= MAX_UNATTRIBUTED * total
+    return Check(name, ok=ok, sentence=sentence, voids=[] if ok else ["latency"], weakens=[] if ok else ["split"])
+
+
+def _agreement(seen: Evidence) -> Check | None:
+    """Whether the route header names the arm that the output names."""
+    cells = seen.tally.judged
+    both = cells[(cells["answered"] != "") & (cells["routed"] != "")]
+    if seen.by_header or not len(both):
+        return None
+    wrong = both[both["answered"] != both["routed"]]
+    n = int(wrong["n"].sum())
+    name = "route header agrees"
+    if not n:
+        return Check(name, ok=True, sentence=f"{words.count(both['n'].sum())} route headers agree with the outputs.")
+    worst = wrong.groupby(["routed", "answered"])["n"].sum().sort_index().idxmax()
+    sentence = (
+        f"{words.count(n)} of {words.requests(both['n'].sum())} contradict their route header: "
+        f"routed to {worst[0]}, answered by the model of {worst[1]}."
+    )
+    return Check(name, ok=False, sentence=sentence, voids=["errors"], phases=sorted(set(wrong["phase"])))
+
+
+def _routes_current(seen: Evidence) -> Check | None:
+    """Whether requests were routed by the phase in force."""
+    cells = seen.tally.judged
+    stale = cells[cells["stale"] == 1]
+    if not len(stale):
+        return None
+    phases = sorted(set(stale["phase"]))
+    sentence = f"{words.requests(stale['n'].sum())} in {words.listed(phases)} carried another phase's route header."
+    return Check("routes current", ok=False, sentence=sentence, weakens=EVERY, phases=phases)
+
+
+def _undisturbed(seen: Evidence) -> Check | None:
+    """Whether somebody else changed what is live."""
+    if not seen.foreign:
+        return None
+    hit = {
+        period.phase for period in seen.periods for entry in seen.foreign if period.start_us <= entry.at_us < period.end_us
+    }
+    whom = "; ".join(f"{entry.what} by {entry.by}" for entry in seen.foreign)
+    return Check("nobody else changed routes", ok=False, sentence=f"{whom}.", weakens=EVERY, phases=sorted(hit))
+
+
+def _generator(seen: Evidence) -> Check:
+    """Whether the load was the one that was planned."""
+    judged = seen.tally.judged
+    total, late = int(judged["n"].sum()), int(judged["late"].sum())
+    never = sum(shard.trailer.never_sent for shard in seen.rows.shards if shard.trailer)
+    sentence = f"{words.count(late)} of {words.requests(total)} started late; {words.count(never)} never sent."
+    ok = late <= MAX_LATE * total and never <= MAX_LATE * max(total, 1)
+    return Check("load generator keeps up", ok=ok, sentence=sentence, weakens=[] if ok else ["latency"])
+
+
+def _concurrent(seen: Evidence) -> Iterator[Check]:
+    """Whether the compared arms answered in the same time batches."""
+    for phase in sorted({one.phase for one in seen.registered.latency if one.phase}):
+        cells = seen.tally.in_phase(phase)
+        cells = cells[cells["answered"] != ""]
+        table = cells.pivot_table("n", ["period", "window"], "answered", "sum", fill_value=0)
+        for arm in sorted({one.canary for one in seen.registered.latency if one.phase == phase}):
+            if not {arm, seen.registered.baseline} <= set(table.columns):
+                continue
+            check = _overlap(table, (arm, seen.registered.baseline), phase)
+            if check:
+                yield check
+
+
+def _overlap(table: Any, arms: tuple[str, str], phase: str) -> Check | None:
+    pair = table[list(arms)]
+    pair = pair[pair.sum(axis=1) > 0]
+    if pair.sum().min() < 2 * len(pair):  # too few to expect both in every batch: that is little data, nothing worse
+        return None
+    both = int((pair.min(axis=1) > 0).sum())
+    name = f"arms concurrent in {phase}"
+    sentence = f"{arms[0]} and {arms[1]} both answered in {both} of {len(pair)} time batches."
+    ok = both >= MIN_OVERLAP * len(pair)
+    return Check(name, ok=ok, sentence=sentence, voids=[] if ok else ["latency", "errors"], phases=[phase])
+
+
+def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
+    """The claim, void where a failed condition touches it: what is broken stays so unless it may not be judged."""
+    for check in conditions:
+        if check.ok or not _concerns(check, claim):
+            continue
+        if claim.kind in check.voids or (claim.kind in check.weakens and claim.state != BROKEN):
+            return msgspec.structs.replace(claim, state=VOID, reason=f"{check.name}: {check.sentence}", need=None)
+    return claim
+
+
+def _concerns(check: Check, claim: Claim) -> bool:
+    return check.phases is None or claim.phase in check.phases
