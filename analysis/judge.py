@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from analysis import balance, failures, latency, outputs, split, validity
 from analysis.answers import attribute_outputs
-from analysis.findings import Claim
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, tally
 from analysis.validity import Evidence, lost_requests
 from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
-from experiments.core.errors import RecordsError
 from experiments.core.hypotheses import Hypotheses
 from experiments.core.journal import Foreign, Period
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
+
+__all__ = ["Report", "judge"]
 
 BY_HEADER = (
     "Arms are told by the route header, not by the outputs, as the experiment asks: "
@@ -157,11 +157,3 @@ def _periods(seen: Evidence) -> list[PeriodLine]:
         )
         for period in seen.periods
     ]
-
-
-def first_claim(report: Report, identifier: str) -> Claim:
-    """The claim of that id; raises `RecordsError` where there is none."""
-    for claim in report.claims:
-        if claim.id == identifier:
-            return claim
-    raise RecordsError(f"{identifier}: no such claim; there are: {', '.join(claim.id for claim in report.claims)}.")

@@ -159,7 +159,8 @@ def judge(
         pooled = count(tally, hypothesis.phase, hypothesis.cohorts, arms, lost)
         whole = judge_counts(pooled, hypothesis, registered)
         worst = max(own.values(), key=lambda one: one.log_e)
-        shown_counts = single[hypothesis.id, against[0]] if against else pooled
+        leak = worst.log_e == math.inf
+        shown_counts = single[hypothesis.id, against[0]] if against and not leak else pooled
         claims.append(_claim(hypothesis, registered, (shown_counts, whole, worst), against, rates))
         for cohort in hypothesis.cohorts:
             shares += _shares(hypothesis, [cohort], single[hypothesis.id, cohort], own[cohort], registered)
@@ -249,7 +250,8 @@ def _told_arm(hypothesis: SplitHypothesis, counts: Counts, baseline: str) -> str
 def _sentence(
     hypothesis: SplitHypothesis, counts: Counts, state: str, against: Sequence[str], arm: str
 ) -> str:
-    cohorts = words.listed(list(against[:1]) or hypothesis.cohorts)
+    leak = state == BROKEN and not hypothesis.shares[arm]
+    cohorts = words.listed(hypothesis.cohorts if leak or not against else list(against[:1]))
     known = math.fsum(counts.totals)
     hits = counts.totals[counts.arms.index(arm)]
     expected = hypothesis.shares[arm]
@@ -257,7 +259,7 @@ def _sentence(
     where = f"phase {hypothesis.phase}: "
     if not known:
         return f"{where}no request of {cohorts} could be judged."
-    if state == BROKEN and not expected:
+    if leak:
         return f"{where}{words.count(hits)} of {words.requests(known)} of {cohorts} reached {arm}, which should get none."
     got = f"{where}{arm} got {words.percent(hits / known)} of {words.requests(known)} of {cohorts}"
     if state == BROKEN:

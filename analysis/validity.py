@@ -211,7 +211,9 @@ def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
         if check.ok or not _concerns(check, claim):
             continue
         if claim.kind in check.voids or (claim.kind in check.weakens and claim.state != BROKEN):
-            return msgspec.structs.replace(claim, state=VOID, reason=f"{check.name}: {check.sentence}", need=None)
+            return msgspec.structs.replace(
+                claim, state=VOID, reason=check.sentence, sentence=f"{claim.id}: not judged: {check.sentence}", need=None
+            )
     return claim
 
 

@@ -27,8 +27,9 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def decide(claims: Sequence[Claim]) -> Verdict:
-    """The first that applies: any claim broken, required or not → roll back; a required claim void → invalid; every
-    required claim shown → promote; else hold."""
+    """Roll back if any claim is broken, required or not; else invalid if a required one is void; else promote if every
+    required one is shown; else hold.
+    """
     broken = [claim for claim in claims if claim.state == BROKEN]
     required = [claim for claim in claims if claim.required]
     void = [claim for claim in required if claim.state == VOID]
@@ -55,7 +56,7 @@ def _roll_back(broken: Sequence[Claim]) -> Verdict:
     return Verdict(
         ROLL_BACK,
         MODEL if models else ROUTING,
-        f"Roll back: {first.sentence}{others}{fine}",
+        f"Roll back ({first.kind}): {first.sentence}{others}{fine}",
         int(Exit.ROLL_BACK),
         _ids([first, *(claim for claim in broken if claim is not first)]),
     )

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A share.
 
-    >>> percent(0.3), percent(0.0004), percent(None)
-    ('30%', '0.04%', 'unknown')
+    >>> percent(0.3), percent(0.0004), percent(1.0, 0), percent(None)
+    ('30%', '0.04%', '100%', 'unknown')
     """
     if fraction is None:
         return "unknown"
     value = 100 * fraction
     if 0 < abs(value) < 10**-digits:
         return f"{value:.1g}%"
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") + "%"
+    return _plain(f"{value:.{digits}f}") + "%"
+
+
+def _plain(text: str) -> str:
+    """Without zeros at the end of the decimals."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def points(fraction: float, *, signed: bool = False) -> str:
@@ -23,7 +28,7 @@ def points(fraction: float, *, signed: bool = False) -> str:
     >>> points(0.05), points(0.012, signed=True)
     ('5 pp', '+1.2 pp')
     """
-    text = f"{100 * fraction:{'+' if signed else ''}.2f}".rstrip("0").rstrip(".")
+    text = _plain(f"{100 * fraction:{'+' if signed else ''}.2f}")
     return f"{'0' if text in ('-0', '+0') else text} pp"
 
 

@@ -188,9 +188,8 @@ def expectations(experiment: Experiment, phase: Phase, routes: Routes | None = N
 
 
 def expected_requests(experiment: Experiment, phase: Phase) -> float:
-    """Arrivals of a phase that can be judged: warm-up is taken off the first."""
-    lost = experiment.load.warmup if phase.name == experiment.phases[0].name else 0.0
-    return experiment.load.arrivals * max(phase.duration - lost, 0.0)
+    """Arrivals of a phase; warm-up comes before the first and takes nothing off it."""
+    return experiment.load.arrivals * phase.duration
 
 
 def _groups(phase: Phase, expected: Mapping[str, Expectation]) -> list[Group]:

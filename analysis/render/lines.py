@@ -1,0 +1,93 @@
+"""What every rendering says of one thing, in the same words: cells of tables, before any layout."""
+
+from analysis import words
+from analysis.findings import Claim, Failures, Interval, Latency, Outputs, Share
+from analysis.render.text import safe
+from analysis.report import Report
+
+
+def between(interval: Interval) -> str:
+    """An interval of shares or rates."""
+    return f"{words.percent(interval.low)} to {words.percent(interval.high)}"
+
+
+def expected(share: Share) -> str:
+    """The configured share."""
+    return "not configured" if share.expected is None else words.percent(share.expected)
+
+
+def observed(share: Share) -> str:
+    """The share that was seen, of how many."""
+    return f"{words.percent(share.share.estimate)} of {words.count(share.requests)}"
+
+
+def effect(claim: Claim) -> str:
+    """A claim's estimate with its interval, in its unit."""
+    interval = claim.interval
+    if interval is None or interval.estimate is None:
+        return "unknown"
+    if claim.kind == "latency":
+        high = "unbounded" if interval.high is None else f"{interval.high:.2f}"
+        return f"{interval.estimate:.2f}x, {interval.low:.2f} to {high}"
+    if claim.kind == "errors":
+        bounds = [words.points(value, signed=True) for value in (interval.low, interval.high or 0.0)]
+        return f"{words.points(interval.estimate, signed=True)}, {bounds[0]} to {bounds[1]}"
+    return f"{words.percent(interval.estimate)}, {between(interval)}"
+
+
+def evidence(claim: Claim) -> str:
+    """The p-value or e-value that a claim rests on."""
+    if claim.certain:
+        return "impossible under the null"
+    if claim.p_value is not None:
+        return f"p = {claim.p_value:.2g}"
+    if claim.ln_e_value is not None:
+        return f"ln e = {claim.ln_e_value:.3g}"
+    return ""
+
+
+def level(claim: Claim) -> str:
+    """What the interval is worth."""
+    if claim.interval is None:
+        return ""
+    looks = "at every look" if claim.interval.anytime else "at the last look"
+    return f"{words.percent(claim.interval.level, 3)} {looks}"
+
+
+def classes(row: Failures) -> str:
+    """Failures by class, the most frequent first."""
+    ordered = sorted(row.classes.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{words.count(n)} {safe(name, 40)}" for name, n in ordered[:5])
+    return f"{shown}, …" if len(ordered) > 5 else shown  # noqa: PLR2004 - the five most frequent
+
+
+def arm_name(arm: str) -> str:
+    """An arm, or what stands for none."""
+    return safe(arm) if arm else "(unknown arm)"
+
+
+def quantile(row: Latency, name: str) -> str:
+    """A quantile that the sample supports."""
+    return words.milliseconds(row.quantiles_us[name]) if name in row.quantiles_us else "too few"
+
+
+def outputs(row: Outputs) -> str:
+    """How the outputs of two arms compare."""
+    text = f"{row.arm} and {row.baseline} name the same class for {row.agreeing} of {row.payloads} payloads"
+    if not row.labelled:
+        return f"{text}; no labels are known."
+    return f"{text}; right: {row.arm} {row.right}, {row.baseline} {row.baseline_right} of {row.labelled} with a label."
+
+
+def records(report: Report) -> str:
+    """Where the requests went."""
+    seen = report.records
+    parts = [
+        ("judged", seen.judged),
+        ("warm-up", seen.warm_up),
+        ("in a transition", seen.transition),
+        ("unfinished", seen.unfinished),
+        ("outside any phase", seen.outside),
+    ]
+    told = ", ".join(f"{words.count(n)} {name}" for name, n in parts if n)
+    return f"{words.requests(seen.requests)} recorded: {told or 'none'}."
