@@ -1,18 +1,23 @@
 """The commands of `python -m deploy`: stand a stack up, change its routing, describe it, take it down."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import click
 
 from deploy import manifests as objects
 from deploy import models as provisioning
+from deploy import payloads
 from deploy.embedded import stack as embedded
 from deploy.embedded.state import names
 from deploy.embedded.switch import find_phase
+from deploy.model_info import RESNET
 from experiments.core import command, reading
-from experiments.core.errors import StackError
+from experiments.core.errors import ProvisionError, StackError
 
+Mode = Literal["caffe", "tf", "torch", "none"]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _SET = "Use this value instead of the file's, such as load.arrivals=5/s; may be given several times."
@@ -141,6 +146,38 @@ def export(experiment: str) -> None:
     loaded = reading.load(experiment)
     for arm, model in provisioning.ensure(loaded, command.say).items():
         click.echo(f"{arm}  {model.base_path}  weights: {model.weights}")
+
+
+@deploy.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A file, or a folder for several images.")
+@click.option(
+    "--mode",
+    type=click.Choice(["caffe", "tf", "torch", "none"]),
+    default=RESNET.mode,
+    show_default=True,
+    help="Preprocessing of the model family, by its name in keras.applications; ResNet's is caffe.",
+)
+@click.option("--size", type=click.IntRange(1, 4096), default=RESNET.height, show_default=True, help="Pixels a side.")
+def payload(images: tuple[Path, ...], output: Path | None, mode: Mode, size: int) -> None:
+    """Turn each IMAGE into a request body for TensorFlow Serving's REST API."""
+    preprocessing = replace(RESNET, mode=mode, height=size, width=size)
+    if output is None or not (output.is_dir() or len(images) > 1):
+        if len(images) > 1:
+            raise ProvisionError("several images need a folder to go into; name one with -o DIR.")
+        _write_body(output, payloads.payload_for_image(images[0], preprocessing))
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        _write_body(output / f"{image.stem}.json", payloads.payload_for_image(image, preprocessing))
+
+
+def _write_body(path: Path | None, body: bytes) -> None:
+    if path is None:
+        click.echo(body)
+        return
+    path.write_bytes(body)
+    click.echo(path)
 
 
 if __name__ == "__main__":

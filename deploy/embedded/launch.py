@@ -18,7 +18,7 @@ from deploy.embedded.faults import Faults
 from deploy.embedded.gateway import nothing_yet
 from deploy.embedded.processes import Running, alive, spawn_detached
 from deploy.embedded.state import Child, End, Plan, StateDir, read_if_there, read_supervisor, write_atomically
-from deploy.models import ModelInfo
+from deploy.model_info import ModelInfo
 from experiments.core.children import last_lines
 from experiments.core.errors import StackError
 from experiments.core.records import write_json

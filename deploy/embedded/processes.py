@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import msgspec
 import psutil
 
+from experiments.core.home import CHECKOUT
+
 
 class Running(msgspec.Struct, frozen=True):
     """A process that we started: what it is for, its id, its command line."""
@@ -29,7 +31,10 @@ def spawn_detached(arguments: Sequence[str], log: str) -> int:
         (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    return os.posix_spawn(arguments[0], list(arguments), os.environ, file_actions=actions, setsid=True)
+    # This checkout first: a process must find us whatever folder it is started in.
+    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    return os.posix_spawn(arguments[0], list(arguments), environment, file_actions=actions, setsid=True)
 
 
 def alive(process: Running) -> bool:

@@ -6,7 +6,7 @@ Its state directory is all that connects one command with the next: `up` in one 
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,11 +21,12 @@ from deploy.embedded import switch
 from deploy.embedded.admin import loaded as loaded_by_envoy
 from deploy.embedded.faults import NO_FAULTS, Faults
 from deploy.embedded.gateway import translate
-from deploy.embedded.launch import Progress, launch, refuse_taken
+from deploy.embedded.launch import Launched, Progress, launch, refuse_taken
 from deploy.embedded.processes import Running, alive, end
 from deploy.embedded.state import End, StateDir, locked, read_if_there, read_supervisor, state_dir
 from deploy.embedded.switch import Edit
 from deploy.manifests import manifests
+from deploy.model_info import ModelInfo
 from experiments.core import journal
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -199,17 +200,37 @@ def _put_up(
 ) -> StackInfo:
     experiment, state = loaded.experiment, state_dir(loaded.experiment.name)
     phase = switch.find_phase(loaded, first_phase or experiment.phases[0].name)
+    models, expected = _provision(loaded, state, progress)
+    launched = launch(experiment, state, models, faults, port, owner_pid, progress)
+    info = _describe(loaded, launched, models)
+    switch.change(info, state, phase.name, edit, "deploy up")
+    checked = references.check(info, expected, read_payloads(state.shared.payloads), progress)
+    notes = [*(note for model in models.values() for note in model.notes), *references.notes(experiment, checked)]
+    whole = msgspec.structs.replace(info, notes=list(dict.fromkeys(notes)))
+    for sentence in [*whole.notes, *checked.problems]:
+        progress(sentence)
+    write_json(state.shared.references, checked)
+    write_json(state.shared.info, whole)
+    progress(f"{experiment.name} is up at {whole.gateway_url}")
+    return read_stack(experiment.name) or whole
+
+
+def _provision(loaded: Loaded, state: StateDir, progress: Progress) -> tuple[dict[str, ModelInfo], References]:
+    """Models, payloads, and what the models answer to them; refused where the answers cannot tell the arms apart."""
     models = provisioning.ensure(loaded, progress)
     state.logs.mkdir(parents=True)
     payload_dir = state.shared.payloads.parent
     bodies.write_payloads(loaded, models, payload_dir)
     expected = provisioning.reference_outputs(loaded, models, payload_dir, progress)
-    references.refuse_indistinguishable(experiment, expected)
-    launched = launch(experiment, state, models, faults, port, owner_pid, progress)
-    info = StackInfo(
+    references.refuse_indistinguishable(loaded.experiment, expected)
+    return models, expected
+
+
+def _describe(loaded: Loaded, launched: Launched, models: Mapping[str, ModelInfo]) -> StackInfo:
+    return StackInfo(
         schema_version=SCHEMA,
-        experiment=to_mapping(experiment),
-        experiment_hash=experiment_hash(experiment),
+        experiment=to_mapping(loaded.experiment),
+        experiment_hash=experiment_hash(loaded.experiment),
         experiment_path=str(loaded.path),
         target="embedded",
         gateway_url=launched.gateway_url,
@@ -217,37 +238,9 @@ def _put_up(
         pods=launched.pods,
         supervisor_pid=launched.supervisor_pid,
         started_us=time.time_ns() // 1000,
-        models={arm: _plain(asdict(model)) for arm, model in models.items()},
+        models={arm: msgspec.to_builtins(asdict(model), enc_hook=str) for arm, model in models.items()},
         versions=_versions(),
     )
-    switch.change(info, state, phase.name, edit, "deploy up")
-    checked = references.check(info, expected, read_payloads(state.shared.payloads), progress)
-    return _finish(loaded, state, info, checked, models, progress)
-
-
-def _finish(
-    loaded: Loaded,
-    state: StateDir,
-    info: StackInfo,
-    checked: References,
-    models: dict[str, provisioning.ModelInfo],
-    progress: Progress,
-) -> StackInfo:
-    """Write down what others read; from here on the stack is up."""
-    notes = [note for model in models.values() for note in model.notes]
-    notes += references.notes(loaded.experiment, checked)
-    whole = msgspec.structs.replace(info, notes=list(dict.fromkeys(notes)))
-    for sentence in [*whole.notes, *checked.problems]:
-        progress(sentence)
-    write_json(state.shared.references, checked)
-    write_json(state.shared.info, whole)
-    progress(f"{loaded.experiment.name} is up at {whole.gateway_url}")
-    return whole
-
-
-def _plain(value: Any) -> Any:
-    """JSON-ready: paths as text."""
-    return msgspec.to_builtins(value, enc_hook=str) if not isinstance(value, Path) else str(value)
 
 
 def _versions() -> dict[str, str]:
