@@ -31,14 +31,20 @@ def dispersions(tally: Tally, registered: Hypotheses, arms: Sequence[str]) -> It
     for phase in registered.batch_seconds:
         cells = tally.in_phase(phase)
         for cohort in sorted(set(cells["cohort"])):
-            own = cells[cells["cohort"] == cohort].assign(arm=lambda found: split.arm_of(found))
+            own = split.with_arm(cells[cells["cohort"] == cohort])
             table = own[own["arm"] != ""].pivot_table("n", ["period", "window"], "arm", "sum", fill_value=0)
             for arm in arms:
                 if arm in table and arm != registered.baseline:
                     found = dispersion(table[arm].to_numpy(), table.sum(axis=1).to_numpy())
                     if found:
                         yield Dispersion(
-                            phase, cohort, arm, found.windows, found.index, found.p_under, found.p_over,
+                            phase,
+                            cohort,
+                            arm,
+                            found.windows,
+                            found.index,
+                            found.p_under,
+                            found.p_over,
                             _reading(found.p_under, found.p_over),
                         )
 

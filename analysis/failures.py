@@ -64,14 +64,14 @@ class Pair:
         return Pair(self.canary.scaled(multiple), self.baseline.scaled(multiple), self.unknown.scaled(multiple))
 
 
-def arm_of(cells: Any) -> Any:
-    """The arm that a request was routed to; where no header says so, the one that answered."""
-    return np.where(cells["routed"] == "", cells["answered"], cells["routed"])
+def with_arm(cells: Any) -> Any:
+    """Cells with the arm that they were routed to; where no header says so, the one that answered."""
+    return cells.assign(arm=np.where(cells["routed"] == "", cells["answered"], cells["routed"]))
 
 
 def count(tally: Tally, phase: str) -> dict[str, Arm]:
     """Requests and failures of one phase by arm; under the empty name those of no known arm."""
-    cells = tally.in_phase(phase).assign(arm=lambda found: arm_of(found))
+    cells = with_arm(tally.in_phase(phase))
     cells = cells.assign(failed=cells["n"].where(cells["outcome"] != OK, 0))
     sums = cells.groupby("arm")[["n", "failed"]].sum()
     return {str(arm): Arm(float(row["n"]), float(row["failed"])) for arm, row in sums.iterrows()}
@@ -85,7 +85,7 @@ def pair(tally: Tally, phase: str, canary: str, baseline: str, lost: float) -> P
 
 
 def log_e_harm(found: Pair, margin: float) -> float:
-    """ln E against every increase of at most the margin, by the assignment that speaks least for harm."""
+    """The log e-value against every increase of at most the margin, by the assignment that speaks least for harm."""
     return min(bernoulli.log_e_above(c.rate, b.rate, margin) for c, b in found.assigned())
 
 
@@ -122,23 +122,27 @@ def judge(
     """
     units = [(hypothesis, phase) for hypothesis in registered.errors for phase in hypothesis.phases]
     pairs = {(h.id, phase): pair(tally, phase, h.canary, registered.baseline, lost) for h, phase in units}
-    logs = [log_e_harm(pairs[h.id, phase], h.max_increase) for h, phase in units]
-    refuted = dict(zip(pairs, e_holm(logs, registered.alpha_errors), strict=True))
-    worst = dict(zip(pairs, logs, strict=True))
+    logs = {(h.id, phase): log_e_harm(pairs[h.id, phase], h.max_increase) for h, phase in units}
+    refuted = dict(zip(logs, e_holm(list(logs.values()), registered.alpha_errors), strict=True))
+    rate = math.fsum(rates.values())
     claims = []
     for hypothesis in registered.errors:
-        against = [phase for phase in hypothesis.phases if refuted[hypothesis.id, phase]]
-        against.sort(key=lambda phase, name=hypothesis.id: -worst[name, phase])
-        place = against[0] if against else hypothesis.phase
+        place = _place(hypothesis, logs, refuted)
         if place is None:
             claims.append(_nowhere(hypothesis))
-            continue
-        found = pairs[hypothesis.id, place]
-        claims.append(
-            _claim(hypothesis, registered, found, (place, worst[hypothesis.id, place], bool(against)), sum(rates.values()))
-        )
+        else:
+            key = hypothesis.id, place
+            claims.append(_claim(hypothesis, registered, pairs[key], (place, logs[key], refuted[key]), rate))
     phases = dict.fromkeys(phase for _, phase in units)
     return claims, [row for phase in phases for row in _rows(tally, phase, registered)]
+
+
+def _place(
+    hypothesis: ErrorsHypothesis, logs: Mapping[tuple[str, str], float], refuted: Mapping[tuple[str, str], bool]
+) -> str | None:
+    """The phase to tell of: where the evidence of harm is strongest, else the one in which the claim is shown."""
+    against = {logs[hypothesis.id, phase]: phase for phase in hypothesis.phases if refuted[hypothesis.id, phase]}
+    return against[max(against)] if against else hypothesis.phase
 
 
 def _nowhere(hypothesis: ErrorsHypothesis) -> Claim:
@@ -192,15 +196,14 @@ def _claim(
     )
 
 
-def _sentence(
-    hypothesis: ErrorsHypothesis, baseline: str, found: Pair, judged: tuple[str, str, Interval]
-) -> str:
+def _sentence(hypothesis: ErrorsHypothesis, baseline: str, found: Pair, judged: tuple[str, str, Interval]) -> str:
     phase, state, between = judged
     canary, base = found.canary, found.baseline
     if not (canary.requests and base.requests):
         return f"phase {phase}: {hypothesis.canary} and {baseline} did not both get requests that could be judged."
     rates = (
-        f"phase {phase}: {words.count(canary.failed)} of {words.requests(canary.requests)} to {hypothesis.canary} failed, "
+        f"phase {phase}: {words.count(canary.failed)} of {words.requests(canary.requests)} "
+        f"to {hypothesis.canary} failed, "
         f"{words.count(base.failed)} of {words.count(base.requests)} to {baseline}"
     )
     allowed = words.points(hypothesis.max_increase)
@@ -212,10 +215,15 @@ def _sentence(
 
 
 def _need(found: Pair, margin: float, alpha: float, rate: float) -> Need | None:
-    """The data that would show the claim if the rates stay as they look; without any, if nothing fails."""
+    """The data that would decide the claim, either way, if the rates stay as they look."""
     if not (found.canary.requests and found.baseline.requests):
         return None
-    multiple = smallest_multiple(lambda more: is_shown(found.scaled(more), margin, alpha))
+
+    def decided(multiple: float) -> bool:
+        more = found.scaled(multiple)
+        return is_shown(more, margin, alpha) or log_e_harm(more, margin) >= -math.log(alpha)
+
+    multiple = smallest_multiple(decided)
     if multiple is None:
         return None
     more = (multiple - 1) * found.requests
@@ -224,7 +232,7 @@ def _need(found: Pair, margin: float, alpha: float, rate: float) -> Need | None:
 
 def _rows(tally: Tally, phase: str, registered: Hypotheses) -> Sequence[Failures]:
     """Each arm's failures in a phase, with their classes."""
-    cells = tally.in_phase(phase).assign(arm=lambda found: arm_of(found))
+    cells = with_arm(tally.in_phase(phase))
     failed = cells[cells["outcome"] != OK].groupby(["arm", "outcome"])["n"].sum()
     rows = []
     for arm, seen in sorted(count(tally, phase).items()):

@@ -124,7 +124,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    """How often two arms name the same class for the same payload, and how often each is right where labels are known."""
+    """How often two arms name the same class for the same payload; how often each is right where labels are known."""
 
     arm: str
     baseline: str

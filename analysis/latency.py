@@ -206,13 +206,11 @@ def _first_need(one: Compared, registered: Hypotheses, rates: Mapping[str, float
 
 
 def _later_need(one: Compared, alpha: float, rates: Mapping[str, float]) -> Need | None:
-    """The data that would show the claim if the ratio stays as it looks: scores grow with the root of the data."""
-    limit = 1 + one.hypothesis.margin
-    score = one.ratio.score_at(limit) if one.ratio else 0.0
-    if score >= 0:
+    """The data that would decide the claim if the ratio stays as it looks: scores grow with the root of the data."""
+    score = one.ratio.score_at(1 + one.hypothesis.margin) if one.ratio else 0.0
+    if score == 0:
         return None
-    normal = float(stats.norm.isf(alpha))
-    multiple = max((normal / -score) ** 2, 1.0)
+    multiple = (float(stats.norm.isf(alpha)) / score) ** 2
     more = max(multiple - 1, 0.05) * one.requests
     rate = _rate(one, rates)
     return Need(math.ceil(more), more / rate if rate else 0.0)

@@ -157,8 +157,12 @@ def _errors(experiment: Experiment, registered: Hypotheses, claim: ErrorsHypothe
 
     def chance_at(multiple: float) -> float:
         random = np.random.default_rng(1)
-        arms = (claim.canary, registered.baseline)
-        pairs = (Pair(*(drawn(random, arm, multiple) for arm in arms), Arm()) for _ in range(DRAWS))
+
+        def pair() -> Pair:
+            canary, baseline = (drawn(random, arm, multiple) for arm in (claim.canary, registered.baseline))
+            return Pair(canary, baseline, Arm())
+
+        pairs = (pair() for _ in range(DRAWS))
         return sum(errors_shown(pair, claim.max_increase, registered.alpha_errors) for pair in pairs) / DRAWS
 
     return _outlook(claim, (experiment, claim.phase, list(experiment.cohorts)), chance_at, "nothing fails")

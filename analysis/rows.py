@@ -95,7 +95,9 @@ class Rows:
     @property
     def origin_us(self) -> int | None:
         """Time zero of the schedule: the first shard's."""
-        return min((shard.header.origin_us for shard in self.shards if shard.header.origin_us is not None), default=None)
+        return min(
+            (shard.header.origin_us for shard in self.shards if shard.header.origin_us is not None), default=None
+        )
 
     @property
     def clock_uncertainty_us(self) -> int:
@@ -162,7 +164,9 @@ def _write(path: Path, table: pa.Table) -> None:
 def _table(rows: list[Row], index: int) -> pa.Table:
     columns: list[Any] = [pa.array(np.full(len(rows), index, dtype=np.int32))]
     columns += [
-        pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in SCHEMA if field.name != "shard"
+        pa.array([getattr(row, field.name) for row in rows], type=field.type)
+        for field in SCHEMA
+        if field.name != "shard"
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 

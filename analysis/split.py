@@ -17,7 +17,7 @@ from analysis.tally import Tally
 from experiments.core.hypotheses import Hypotheses, SplitHypothesis
 
 BEFORE_A_HIT = 0.8
-"""The part of alpha for an arm that should get nothing while it gets nothing; the rest bounds the leak once there is one."""
+"""The part of alpha for an arm that should get nothing while it gets nothing; the rest bounds a leak that was seen."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ class Judged:
     intervals: tuple[tuple[float, float], ...]
 
 
-def arm_of(cells: Any) -> Any:
-    """The arm that a request counts for: from its output, from the route header where there is none, else unknown."""
-    return np.where((cells["answered"] == "") & (cells["reason"] == "no output"), cells["routed"], cells["answered"])
+def with_arm(cells: Any) -> Any:
+    """Cells with the arm that they count for: by output, by route header where there is none, else the empty name."""
+    by_header = (cells["answered"] == "") & (cells["reason"] == "no output")
+    return cells.assign(arm=np.where(by_header, cells["routed"], cells["answered"]))
 
 
 def count(tally: Tally, phase: str, cohorts: Sequence[str], arms: Sequence[str], lost: float = 0) -> Counts:
@@ -81,7 +82,7 @@ def count(tally: Tally, phase: str, cohorts: Sequence[str], arms: Sequence[str],
         lost: Requests of which nothing is recorded, on top of those whose arm is unknown.
     """
     cells = tally.in_phase(phase)
-    cells = cells[cells["cohort"].isin(list(cohorts))].assign(arm=lambda found: arm_of(found))
+    cells = with_arm(cells[cells["cohort"].isin(list(cohorts))])
     sums = cells.groupby(["period", "arm"])["n"].sum()
     periods = sorted(set(cells["period"]))
     known = tuple(tuple(float(sums.get((period, arm), 0)) for arm in arms) for period in periods)
@@ -152,7 +153,8 @@ def judge(
     }
     judged = {key: judge_counts(single[key], hypothesis, registered) for key, (hypothesis, _) in _zip(single, units)}
     refuted = dict(zip(judged, e_holm([one.log_e for one in judged.values()], registered.alpha_split), strict=True))
-    claims, shares = [], []
+    claims: list[Claim] = []
+    shares: list[Share] = []
     for hypothesis in registered.split:
         own = {cohort: judged[hypothesis.id, cohort] for cohort in hypothesis.cohorts}
         against = [cohort for cohort in hypothesis.cohorts if refuted[hypothesis.id, cohort]]
@@ -212,7 +214,7 @@ def _claim(
         cause=ROUTING,
         sentence=_sentence(hypothesis, counts, state, against, arm),
         test="mixture of Dirichlet-multinomial e-processes, valid at every look",
-        null=f"each arm gets its configured share within {words.points(hypothesis.tolerance)}; none where 0 is configured",
+        null=f"each arm gets its share within {words.points(hypothesis.tolerance)}; none where 0 is configured",
         requests=round(counts.requests),
         unit="share",
         margin_low=max(expected - hypothesis.tolerance, 0.0),
@@ -247,9 +249,7 @@ def _told_arm(hypothesis: SplitHypothesis, counts: Counts, baseline: str) -> str
     return max(gaps, key=lambda arm: gaps[arm]) if gaps else baseline
 
 
-def _sentence(
-    hypothesis: SplitHypothesis, counts: Counts, state: str, against: Sequence[str], arm: str
-) -> str:
+def _sentence(hypothesis: SplitHypothesis, counts: Counts, state: str, against: Sequence[str], arm: str) -> str:
     leak = state == BROKEN and not hypothesis.shares[arm]
     cohorts = words.listed(hypothesis.cohorts if leak or not against else list(against[:1]))
     known = math.fsum(counts.totals)
@@ -260,7 +260,9 @@ def _sentence(
     if not known:
         return f"{where}no request of {cohorts} could be judged."
     if leak:
-        return f"{where}{words.count(hits)} of {words.requests(known)} of {cohorts} reached {arm}, which should get none."
+        return (
+            f"{where}{words.count(hits)} of {words.requests(known)} of {cohorts} reached {arm}, which should get none."
+        )
     got = f"{where}{arm} got {words.percent(hits / known)} of {words.requests(known)} of {cohorts}"
     if state == BROKEN:
         return f"{got}; {allowed} is configured: the split is wrong."
@@ -272,10 +274,15 @@ def _sentence(
 def _need(
     hypothesis: SplitHypothesis, counts: Counts, registered: Hypotheses, rates: Mapping[str, float]
 ) -> Need | None:
-    """The data that would show the claim if the shares stay as they look; without any, if they are as configured."""
+    """The data that would decide the claim if the shares stay as they look; without any, if they are as configured."""
     n = counts.requests
     seen = counts if n else Counts(counts.arms, (tuple(hypothesis.shares[arm] for arm in counts.arms),), (0.0,))
-    multiple = smallest_multiple(lambda more: judge_counts(seen.scaled(more), hypothesis, registered).shown)
+
+    def decided(multiple: float) -> bool:
+        judged = judge_counts(seen.scaled(multiple), hypothesis, registered)
+        return judged.shown or judged.log_e >= -math.log(registered.alpha_split)
+
+    multiple = smallest_multiple(decided)
     if multiple is None:
         return None
     more = (multiple - 1) * n if n else multiple

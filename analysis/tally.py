@@ -78,14 +78,20 @@ def tally(rows: Rows, answers: Sequence[Answer], plan: Plan) -> Tally:
     try:
         requests = ibis.memtable(rows.table.replace_schema_metadata(None))
         known = [ibis.memtable(table) for table in (_answers_table(answers), _periods_table(plan), _shards_table(rows))]
-        cells = connection.to_pandas(expression(requests, *known, plan))
+        cells = connection.to_pandas(expression((requests, *known), plan))
     finally:
         connection.disconnect()
     return Tally(cells.sort_values(list(KEYS), ignore_index=True))
 
 
-def expression(requests: Any, answers: Any, periods: Any, shards: Any, plan: Plan) -> Any:
-    """The one query: rows joined with what is known of their output, their period and their process, then counted."""
+def expression(tables: tuple[Any, ...], plan: Plan) -> Any:
+    """The one query: rows joined with what is known of their output, their period and their process, then counted.
+
+    Args:
+        tables: Requests, answers, periods and shards.
+        plan: What else must be known.
+    """
+    requests, answers, periods, shards = tables
     rows = requests.mutate(end_us=requests.start_us + requests.latency_us)
     placed = _in_periods(rows, _with_cuts(rows, periods))
     known = placed.join(shards, "shard", how="left", rname="{name}_of_shard").join(
@@ -142,7 +148,7 @@ def _standing(rows: Any, plan: Plan) -> Any:
     return ibis.cases(
         (rows.start_us < plan.warm_until_us, WARM_UP),
         (rows.start_us >= rows.watermark_us, UNFINISHED),
-        (rows.period.notnull(), JUDGED),
+        (rows.period.notnull(), JUDGED),  # noqa: PD004 - Ibis, not pandas
         ((rows.start_us >= first) & bool(plan.periods), TRANSITION),
         else_=OUTSIDE,
     )
@@ -154,14 +160,14 @@ def _known_arm(name: Any, arms: Sequence[str]) -> Any:
 
 def _reason(rows: Any) -> Any:
     """Why no arm is named."""
-    return ibis.cases((rows.signature.isnull(), "no output"), else_=rows.reason.fill_null("output not kept"))
+    return ibis.cases((rows.signature.isnull(), "no output"), else_=rows.reason.fill_null("output not kept"))  # noqa: PD003 - Ibis, not pandas
 
 
 def _outcome(rows: Any) -> Any:
     """`ok`, the error class that the load process recorded, or the status."""
     served = rows.status.between(200, 299)
     status = ibis.literal("http-") + rows.status.cast("string")
-    return ibis.cases((rows.error.notnull(), rows.error), (served, OK), else_=status)
+    return ibis.cases((rows.error.notnull(), rows.error), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
 
 
 def latency_bin(latency_us: Any) -> Any:

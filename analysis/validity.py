@@ -67,7 +67,9 @@ def _complete(seen: Evidence) -> Check:
     broken = [shard for shard in seen.rows.shards if not shard.complete]
     lost = lost_requests(seen.rows)
     if not broken and not lost:
-        return Check("records complete", ok=True, sentence=f"{words.requests(seen.rows.table.num_rows)} recorded, none missing.")
+        return Check(
+            "records complete", ok=True, sentence=f"{words.requests(seen.rows.table.num_rows)} recorded, none missing."
+        )
     unclosed = [shard.name for shard in broken if shard.trailer is None]
     parts = [f"{words.listed(unclosed)} has no trailer: its process was killed"] if unclosed else []
     parts += [f"{shard.name} ends in a torn line" for shard in broken if shard.torn]
@@ -96,7 +98,11 @@ def _reconciled(seen: Evidence) -> Check | None:
     if total > rows:
         sentence = f"Locust counted {words.requests(total)}, the shards hold {words.count(rows)}: a shard is missing."
         return Check("records reconciled", ok=False, sentence=sentence, weakens=EVERY)
-    return Check("records reconciled", ok=True, sentence=f"Locust counted {words.requests(total)}, the shards hold {words.count(rows)}.")
+    return Check(
+        "records reconciled",
+        ok=True,
+        sentence=f"Locust counted {words.requests(total)}, the shards hold {words.count(rows)}.",
+    )
 
 
 def _references(seen: Evidence) -> Check | None:
@@ -108,7 +114,9 @@ def _references(seen: Evidence) -> Check | None:
         return Check("references", ok=False, sentence=" ".join(seen.references.problems), voids=EVERY)
     origin = "the exported models" if seen.references.source == "export" else "the pods themselves, asked directly"
     n = len(seen.references.payloads)
-    return Check("references", ok=True, sentence=f"{n} payload{'s' if n != 1 else ''}, reference outputs from {origin}.")
+    return Check(
+        "references", ok=True, sentence=f"{n} payload{'s' if n != 1 else ''}, reference outputs from {origin}."
+    )
 
 
 def _attributed(seen: Evidence) -> Check:
@@ -163,7 +171,10 @@ def _undisturbed(seen: Evidence) -> Check | None:
     if not seen.foreign:
         return None
     hit = {
-        period.phase for period in seen.periods for entry in seen.foreign if period.start_us <= entry.at_us < period.end_us
+        period.phase
+        for period in seen.periods
+        for entry in seen.foreign
+        if period.start_us <= entry.at_us < period.end_us
     }
     whom = "; ".join(f"{entry.what} by {entry.by}" for entry in seen.foreign)
     return Check("nobody else changed routes", ok=False, sentence=f"{whom}.", weakens=EVERY, phases=sorted(hit))
@@ -212,7 +223,11 @@ def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
             continue
         if claim.kind in check.voids or (claim.kind in check.weakens and claim.state != BROKEN):
             return msgspec.structs.replace(
-                claim, state=VOID, reason=check.sentence, sentence=f"{claim.id}: not judged: {check.sentence}", need=None
+                claim,
+                state=VOID,
+                reason=check.sentence,
+                sentence=f"{claim.id}: not judged: {check.sentence}",
+                need=None,
             )
     return claim
 

@@ -27,7 +27,9 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def decide(claims: Sequence[Claim]) -> Verdict:
-    """Roll back if any claim is broken, required or not; else invalid if a required one is void; else promote if every
+    """The verdict over all claims.
+
+    Roll back if any claim is broken, required or not; else invalid if a required one is void; else promote if every
     required one is shown; else hold.
     """
     broken = [claim for claim in claims if claim.state == BROKEN]
@@ -65,12 +67,12 @@ def _roll_back(broken: Sequence[Claim]) -> Verdict:
 def _invalid(void: Sequence[Claim]) -> Verdict:
     reasons = list(dict.fromkeys(claim.reason for claim in void))
     more = f" And {len(reasons) - 1} more." if len(reasons) > 1 else ""
-    sentence = f"Invalid: this run cannot be judged. {_sentence_case(reasons[0])}{more}"
+    sentence = f"Invalid: this run cannot be judged: {_ended(reasons[0])}{more}"
     return Verdict(INVALID, None, sentence, int(Exit.INVALID), _ids(void))
 
 
-def _sentence_case(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+def _ended(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def _promote(required: Sequence[Claim]) -> Verdict:

@@ -20,12 +20,17 @@ def render_markdown(report: Report) -> str:
     head = [
         f"## {SIGNS[report.verdict.word]} {text(report.verdict.sentence, _LONG)}",
         *(f"> {text(remark, _LONG)}" for remark in report.remarks[:20]),
-        f"{text(report.subject.experiment)}, run {text(report.subject.run)}, {text(report.subject.target)} target. "
-        f"{text(lines.records(report), _LONG)}",
+        _subject(report),
         _claims(report),
     ]
     details = [_shares(report), _latencies(report), _failures(report), _tests(report), _checks(report), _other(report)]
     return _within_limit([part for part in head if part], [part for part in details if part])
+
+
+def _subject(report: Report) -> str:
+    subject = report.subject
+    where = f"{text(subject.experiment)}, run {text(subject.run)}, {text(subject.target)} target."
+    return f"{where} {text(lines.records(report), _LONG)}"
 
 
 def _within_limit(head: Sequence[str], details: Sequence[str]) -> str:
@@ -41,10 +46,10 @@ def _within_limit(head: Sequence[str], details: Sequence[str]) -> str:
 
 
 def text(value: str, longest: int = 48) -> str:
-    """Words that Markdown and HTML leave as they are.
+    r"""Words that Markdown and HTML leave as they are.
 
     >>> text("a|b<script>[x](y)")
-    'a\\\\|b&lt;script&gt;\\\\[x\\\\](y)'
+    'a\\|b&lt;script&gt;\\[x\\](y)'
     """
     escaped = safe(value, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*_\[\]|~#$@])", r"\\\1", escaped)
@@ -89,10 +94,12 @@ def _shares(report: Report) -> str:
 def _latencies(report: Report) -> str:
     names = ("p50", "p90", "p95", "p99")
     rows = (
-        (row.phase, row.arm, words.count(row.requests), words.milliseconds(row.mean_us))
-        + tuple(lines.quantile(row, name) for name in names)
+        (
+            row.phase, row.arm, words.count(row.requests), words.milliseconds(row.mean_us),
+            *(lines.quantile(row, name) for name in names),
+        )
         for row in report.latencies
-    )
+    )  # fmt: skip
     return _folded("Latency of successful answers", _table(("phase", "arm", "answers", "mean", *names), rows))
 
 
@@ -109,7 +116,15 @@ def _failures(report: Report) -> str:
 
 def _tests(report: Report) -> str:
     rows = (
-        (claim.id, claim.test, claim.null, words.count(claim.requests), lines.effect(claim), lines.level(claim), lines.evidence(claim))
+        (
+            claim.id,
+            claim.test,
+            claim.null,
+            words.count(claim.requests),
+            lines.effect(claim),
+            lines.level(claim),
+            lines.evidence(claim),
+        )
         for claim in report.claims
     )
     header = ("claim", "test", "null", "n", "estimate and interval", "level", "evidence")
@@ -125,7 +140,8 @@ def _other(report: Report) -> str:
     told = [lines.outputs(row) for row in report.outputs] if report.outputs_applicable else []
     told += [] if report.outputs_applicable else ["Outputs: not applicable, the weights are random."]
     told += [
-        f"Phase {one.phase}, {one.cohort}: share of {one.arm} over {one.windows} windows, index {one.index:.2f}: {one.reading}."
+        f"Phase {one.phase}, {one.cohort}: share of {one.arm} over {one.windows} windows, "
+        f"index {one.index:.2f}: {one.reading}."
         for one in report.dispersions
     ]
     return _folded("Outputs and dispersion", "\n".join(f"- {text(line, _LONG)}" for line in told[:_ROWS]))

@@ -1,4 +1,4 @@
-"""Report → terminal: the verdict first; tables that fit 80 columns; no colour and ASCII where the stream asks for it."""
+"""Report → terminal: the verdict first; tables that fit 80 columns; no colour and ASCII where the stream asks."""
 
 import os
 from collections.abc import Sequence
@@ -105,7 +105,9 @@ def _shares(report: Report, *, ascii_only: bool, wide: bool) -> Table:
 
 def _latencies(report: Report) -> Table:
     names = ("p50", "p90", "p95", "p99")
-    table = _table("latency of successful answers", "phase", "arm", "answers", "mean", *names, right=("answers", "mean", *names))
+    table = _table(
+        "latency of successful answers", "phase", "arm", "answers", "mean", *names, right=("answers", "mean", *names)
+    )
     for row in report.latencies:
         values = [lines.quantile(row, name) for name in names]
         mean = words.milliseconds(row.mean_us)
@@ -144,5 +146,3 @@ def _remainder(report: Report, console: Console) -> None:
         console.print()
     for line in told:
         console.print(Text(safe(line, _SENTENCE)))
-
-

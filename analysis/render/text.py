@@ -6,16 +6,20 @@ _LONGEST = 48
 
 
 def safe(text: str, longest: int = _LONGEST) -> str:
-    """One line of visible characters: no control, no escape sequence, no change of direction, not endless.
+    r"""One line of visible characters: no control, no escape sequence, no change of direction, not endless.
 
-    >>> safe("a\\x1b[31mb\\u202ec\\nd"), safe("x" * 100, 5)
+    >>> safe("a\x1b[31mb\u202ec\nd"), safe("x" * 100, 5)
     ('a?[31mb?c?d', 'xxxx…')
     """
-    seen = "".join("?" if unicodedata.category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in text)
+    seen = "".join(
+        "?" if unicodedata.category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in text
+    )
     return seen if len(seen) <= longest else seen[: longest - 1] + "…"
 
 
-def interval_bar(low: float, high: float, marks: tuple[float | None, float | None], width: int = 20, *, ascii_only: bool = False) -> str:
+def interval_bar(
+    low: float, high: float, marks: tuple[float | None, float | None], width: int = 20, *, ascii_only: bool = False
+) -> str:
     """A scale from 0 to 1 with an interval, the estimate on it and where it was expected.
 
     Args:

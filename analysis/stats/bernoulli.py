@@ -25,7 +25,7 @@ class Rate:
 
     @property
     def estimate(self) -> float | None:
-        """hits / n, or None for nothing."""
+        """The share of hits, or None for nothing."""
         return self.hits / self.n if self.n else None
 
 
@@ -63,7 +63,7 @@ def zero_bound(n: float, alpha: float) -> float:
 
 
 def log_e_difference(first: Rate, second: Rate, difference: float) -> float:
-    """ln E against `first's rate − second's rate = difference`, whatever the second's rate is.
+    """The log e-value against `first's rate − second's rate = difference`, whatever the second's rate is.
 
     The product of the arms' e-processes is one, since each request advances only its own arm's; the least favourable
     common rate is the maximum of the restricted likelihood.
@@ -118,7 +118,7 @@ def difference_interval(first: Rate, second: Rate, alpha: float) -> tuple[float,
 
 
 def log_e_above(first: Rate, second: Rate, difference: float) -> float:
-    """ln E against every `first's rate − second's rate ≤ difference`; the harm is real where it is large."""
+    """The log e-value against every `first's rate − second's rate ≤ difference`; the harm is real where it is large."""
     if not (first.n and second.n) or first.hits / first.n - second.hits / second.n <= difference:
         return min(0.0, first.log_peak + second.log_peak)
     return log_e_difference(first, second, difference)

@@ -47,7 +47,7 @@ def middle(bins: Any) -> Floats:
     index = np.asarray(bins, dtype=np.int64)
     first = lower_edge(index)
     width = np.where(index < 0, 0.0, np.ldexp(1 / PER_OCTAVE, np.maximum(index // PER_OCTAVE, 0)))
-    return first + np.maximum(width - 1, 0) / 2
+    return np.asarray(first + np.maximum(width - 1, 0) / 2)
 
 
 def quantile_bin(bins: Ints, counts: Any, probability: float) -> int:

@@ -149,8 +149,8 @@ def _scan(
 
 def _variance(residuals: Floats, lag1: float) -> Floats:
     batches = residuals.shape[0]
-    squares: Floats = (residuals**2).sum(axis=0)
-    return squares * (batches / (batches - 1)) * inflation(lag1)
+    squares = (residuals**2).sum(axis=0)
+    return np.asarray(squares * (batches / (batches - 1)) * inflation(lag1))
 
 
 def inflation(lag1: float) -> float:
@@ -182,7 +182,7 @@ def density_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> fl
 
 
 def _relative_spread(arm: Histogram, quantile: float) -> float:
-    """ln Q(q + h) − ln Q(q − h), over 2h: the reciprocal of the density on a log scale (Siddiqui 1960)."""
+    """(ln Q(q + h) − ln Q(q − h)) / 2h: the reciprocal of the density on a log scale (Siddiqui 1960)."""
     counts = arm.counts.sum(axis=0)
     half = min(max(arm.n ** (-1 / 5) * 0.5, 0.02), quantile, 1 - quantile) / 2 if arm.n else 0.0
     if half * arm.n < 1:

@@ -12,7 +12,7 @@ _WIDEST_ODDS = 700.0
 
 
 def stirling_remainder(x: float) -> float:
-    """ln Γ(x) − [(x − ½) ln x − x + ½ ln 2π], for x > 0 (Abramowitz & Stegun 6.1.40).
+    """The rest of ln Γ(x) beyond (x − ½) ln x − x + ½ ln 2π, for x > 0 (Abramowitz & Stegun 6.1.40).
 
     >>> round(stirling_remainder(1.0), 9)
     0.081061467
@@ -23,7 +23,7 @@ def stirling_remainder(x: float) -> float:
 
 
 def deviance(x: float, m: float) -> float:
-    """x ln(x/m) + m − x, without cancellation where x ≈ m (Loader 2000, the function bd0 of R's dbinom).
+    """The value of x ln(x/m) + m − x, without cancellation where x ≈ m (Loader 2000, the function bd0 of R's dbinom).
 
     >>> deviance(0.0, 3.0), deviance(5.0, 5.0), deviance(1.0, 0.0)
     (3.0, 0.0, inf)
@@ -40,7 +40,7 @@ def deviance(x: float, m: float) -> float:
 
 
 def log_evidence(counts: Sequence[float], prior: Sequence[float], shares: Sequence[float]) -> float:
-    """ln [B(prior + counts) / B(prior)] − Σ counts ln shares: the Dirichlet–multinomial against fixed shares.
+    """The Dirichlet–multinomial against fixed shares: ln [B(prior + counts) / B(prior)] − Σ counts ln shares.
 
     Args:
         counts: S, d numbers, non-negative.
@@ -57,7 +57,7 @@ def log_evidence(counts: Sequence[float], prior: Sequence[float], shares: Sequen
 
 
 def _log_beta_against(x: Sequence[float], shares: Sequence[float]) -> float:
-    """ln B(x) − Σ x ln shares, less a constant."""
+    """The value of ln B(x) − Σ x ln shares, less a constant."""
     total = math.fsum(x)
     fit = math.fsum(deviance(one, total * share) for one, share in zip(x, shares, strict=True))
     smooth = 0.5 * math.log(total) - 0.5 * math.fsum(math.log(one) for one in x)
@@ -65,7 +65,7 @@ def _log_beta_against(x: Sequence[float], shares: Sequence[float]) -> float:
 
 
 def divergence(n: float, hits: float, share: float) -> float:
-    """n · KL(hits/n ‖ share): how much less likely the counts are under `share` than under their own rate, in nats."""
+    """How much less likely the counts are under `share` than under their own rate: n · KL(hits/n ‖ share), in nats."""
     return deviance(hits, n * share) + deviance(n - hits, n * (1 - share))
 
 

@@ -29,14 +29,14 @@ class Split:
 
     @property
     def log_e(self) -> float:
-        """ln E against exactly the configured shares."""
+        """The log e-value against exactly the configured shares."""
         total = self.requests
         gaps = (observed_gap(count, total, share) for count, share in zip(self.counts, self.shares, strict=True))
         return self.log_peak + math.fsum(gaps)
 
 
 def observed_gap(count: float, total: float, share: float) -> float:
-    """count · ln(count / (total · share)): one arm's part of n · KL."""
+    """One arm's part of n · KL: count · ln(count / (total · share))."""
     return count * (math.log(count) - math.log(total * share)) if count > 0 else 0.0
 
 
@@ -82,7 +82,7 @@ def share_interval(split: Split, arm: int, alpha: float) -> tuple[float, float]:
 
 
 def log_e_outside(split: Split, arm: int, low: float, high: float) -> float:
-    """ln E against every share of one arm in [low, high] at once; at most 0 where the observed share is inside."""
+    """The log e-value against every share of one arm in [low, high] at once; at most 0 where the observed one is."""
     total, count = split.requests, split.counts[arm]
     if total == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a run will be judged on, fixed before its load: claims, alpha, phases of comparison, batches and looks (pure)."""
+"""What a run will be judged on, fixed before its load: claims, alpha, places of comparison, batches, looks (pure)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SPLIT_PART, ERRORS_PART, LATENCY_PART = 0.5, 0.25, 0.25
 """How alpha is shared between the three families of claims."""
 
 CONCENTRATIONS = (10.0, 100.0, 1000.0)
-"""Prior weights of the split's mixture, in requests: small finds large errors soon, large finds small ones in the end."""
+"""Prior weights of the split's mixture, in requests: small ones find large errors soon, large ones small errors."""
 
 BATCH_SECONDS = 3.0
 """The batch length that is aimed at; shorter only where a phase would have too few of them."""

@@ -84,7 +84,11 @@ class Layout:
 
 
 def write_run(
-    folder: Path, chosen: Experiment | None = None, truth: Truth | None = None, layout: Layout | None = None, seed: int = 1
+    folder: Path,
+    chosen: Experiment | None = None,
+    truth: Truth | None = None,
+    layout: Layout | None = None,
+    seed: int = 1,
 ) -> records.RunDir:
     """A whole run directory; the same arguments give the same bytes."""
     chosen, truth, layout = chosen or experiment(), truth or Truth(), layout or Layout()
@@ -103,9 +107,7 @@ def _write_journal(run: records.RunDir, chosen: Experiment, truth: Truth) -> lis
     at = START_US - 1_000_000
     for index, phase in enumerate(chosen.phases):
         http = routing.http_routes(chosen, phase)
-        journal.append(
-            run.journal, journal.Applied(index, phase.name, at, "test", http, list(chosen.deployed(phase)))
-        )
+        journal.append(run.journal, journal.Applied(index, phase.name, at, "test", http, list(chosen.deployed(phase))))
         journal.append(run.journal, journal.Effective(index, at + truth.effective_us, 3))
         at = START_US if index == 0 else at
         at += round(phase.duration * 1e6)
