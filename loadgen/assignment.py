@@ -14,7 +14,6 @@ from experiments.core.errors import ExperimentError, ProvisionError, StackError
 from experiments.core.records import RunDir, read_info
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
-from loadgen.options import is_open_loop, starts_by_itself
 from loadgen.predict import reachable, target
 from loadgen.schedule import Schedule
 
@@ -74,6 +73,16 @@ class Assignment:
         return Schedule(load.arrivals, load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
 
 
+def is_open_loop(options: argparse.Namespace) -> bool:
+    """Arrivals come from the schedule unless a number of users was asked for, or a page where classes are picked."""
+    return options.num_users is None and not options.class_picker
+
+
+def starts_by_itself(options: argparse.Namespace) -> bool:
+    """Whether the load starts without a person at Locust's web page; a worker's master decides for it."""
+    return bool(options.headless or options.autostart) and not options.worker
+
+
 def resolve(options: argparse.Namespace) -> Assignment:
     """The assignment that options, environment and stacks on this machine make up.
 
@@ -82,7 +91,10 @@ def resolve(options: argparse.Namespace) -> Assignment:
     """
     given = os.environ.get("SPLITPROOF_RUN")
     run = RunDir(Path(given).absolute()) if given else None
-    experiment, assumed = _experiment(options, run)
+    if run is not None:
+        experiment, assumed = reading.from_mapping(read_info(run).experiment, str(run.info)), None
+    else:
+        experiment, assumed = choose_experiment(options.experiment, assume=bool(options.host and options.payload))
     stack = read_stack(experiment.name)
     payloads, unreferenced = _payloads(options.payload, experiment, stack)
     return Assignment(
@@ -94,29 +106,38 @@ def resolve(options: argparse.Namespace) -> Assignment:
         runs=Path(options.runs).absolute() if options.runs else home.runs(),
         open_loop=is_open_loop(options),
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
-        notes=(*assumed, *_missing(experiment, stack), *unreferenced),
+        notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
     )
 
 
-def _experiment(options: argparse.Namespace, run: RunDir | None) -> tuple[Experiment, list[str]]:
-    """The experiment, and a note where it had to be assumed."""
-    if run is not None:
-        return reading.from_mapping(read_info(run).experiment, str(run.info)), []
-    if options.experiment:
-        return reading.load(options.experiment).experiment, []
-    names = sorted(path.parent.name for path in (home.home() / "stacks").glob("*/stack.json"))
-    if len(names) > 1:
-        raise ExperimentError(f"stacks of {', '.join(names)} are up; say which one with: --experiment NAME")
-    stack = read_stack(names[0]) if names else None
+def choose_experiment(named: str | None, *, assume: bool) -> tuple[Experiment, str | None]:
+    """The experiment that is named, else that of the only stack; the catalogue's quickstart where it may be assumed.
+
+    Args:
+        named: A file or a name in the catalogue.
+        assume: Whether what is known without an experiment is enough: where to send, and what.
+
+    Returns:
+        The experiment, and a note where it was assumed.
+
+    Raises:
+        ExperimentError: none can be chosen.
+    """
+    if named:
+        return reading.load(named).experiment, None
+    stacks = sorted(path.parent.name for path in (home.home() / "stacks").glob("*/stack.json"))
+    if len(stacks) > 1:
+        raise ExperimentError(f"stacks of {', '.join(stacks)} are up; say which one with: --experiment NAME")
+    stack = read_stack(stacks[0]) if stacks else None
     if stack is not None:
-        return reading.from_mapping(stack.experiment, str(home.stack_dir(names[0]) / "stack.json")), []
-    if not (options.host and options.payload):
+        return reading.from_mapping(stack.experiment, str(StackDir(home.stack_dir(stacks[0])).info)), None
+    if not assume:
         raise ExperimentError(
             f"no experiment is named and no stack is up; run: python -m deploy up {DEFAULT_EXPERIMENT}, "
-            "or name --experiment, --host and --payload."
+            "or give --experiment NAME, --host URL and a request body."
         )
-    experiment = reading.load(DEFAULT_EXPERIMENT).experiment
-    return experiment, [f"no experiment was named: cohorts, load and model name are those of {DEFAULT_EXPERIMENT}"]
+    note = f"no experiment was named: cohorts, load and model name are those of {DEFAULT_EXPERIMENT}"
+    return reading.load(DEFAULT_EXPERIMENT).experiment, note
 
 
 def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None) -> str | None:
@@ -124,29 +145,29 @@ def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo 
     host: str | None = options.host or (stack.gateway_url if stack else None)
     if host is not None:
         target(host)
-    if not starts_by_itself(options):
-        return host
-    if host is None:
-        raise StackError(
-            f"no stack of {experiment.name} is up, and there is no --host; "
-            f"run: python -m deploy up {experiment.name}, or add --host URL."
-        )
-    check_reachable(host, experiment.name)
+    if starts_by_itself(options):
+        check_reachable(host, experiment.name)
     return host
 
 
-def check_reachable(host: str, experiment: str) -> None:
-    """Refuse a host where nothing listens.
+def check_reachable(host: str | None, experiment: str) -> str:
+    """The host, if something listens there.
 
     Raises:
-        StackError: naming the reason.
+        StackError: there is no host, or nothing listens; the message names the reason.
     """
+    if not host:
+        raise StackError(
+            f"no stack of {experiment} is up, and there is no --host; "
+            f"run: python -m deploy up {experiment}, or add --host URL."
+        )
     reason = reachable(target(host))
     if reason:
         raise StackError(
             f"{host}: cannot be reached: {reason}; "
             f"start what should listen there (a stack: python -m deploy up {experiment}), or name another --host."
         )
+    return host
 
 
 def _payloads(

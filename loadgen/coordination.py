@@ -112,7 +112,8 @@ class Coordinator:
         environment.parsed_options.splitproof_order = self._order = None
         self._closed.clear()
         self._refused = False
-        host = self._checked_host(environment)
+        # A person may have typed another one into Locust's page.
+        host = check_reachable(environment.host, self.assignment.experiment.name)
         run = open_run(self.assignment, host)
         self._order = Order(
             run=str(run.path),
@@ -130,14 +131,6 @@ class Coordinator:
             environment.parsed_options.splitproof_order = msgspec.to_builtins(self._order)
         else:
             self._open_session(environment, self._order, 0)
-
-    def _checked_host(self, environment: Any) -> str:
-        """The host that a person may have typed into the page."""
-        host: str | None = environment.host
-        if not host:
-            raise StackError("no host: type one into Locust's page, or add --host URL.")
-        check_reachable(host, self.assignment.experiment.name)
-        return host
 
     def _division(self, runner: Any) -> dict[str, int]:
         """Who takes which part of the schedule."""
@@ -217,7 +210,8 @@ class Coordinator:
 
     def _on_drain(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment, msg
-        self._close_session()
+        if self._close_session() is None:
+            self._environment.runner.send_message(_CLOSED, None)  # there is nothing to wait for
 
     def _close_session(self) -> Closed | None:
         """Close the shard, if it is open; a worker tells its master."""
@@ -236,7 +230,8 @@ class Coordinator:
     def _on_closed(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment
         self._waiting_for.discard(msg.node_id)
-        self._closed.append(msgspec.convert(msg.data, Closed))
+        if msg.data is not None:
+            self._closed.append(msgspec.convert(msg.data, Closed))
 
     def on_test_stop(self, environment: Any, **_rest: Any) -> None:
         """Close the shard; where the order was given, close the run too."""

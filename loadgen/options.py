@@ -6,8 +6,6 @@ from typing import Any
 
 from locust import argument_parser
 
-_LISTING = {"--help", "-h", "--list", "-l", "--show-task-ratio", "--show-task-ratio-json"}
-
 
 def add_options(parser: Any) -> None:
     """Add our options to Locust's parser; as members of a group they stay out of the form of its web page."""
@@ -42,16 +40,5 @@ def peek(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, bo
     parser = argument_parser.get_empty_argument_parser(add_help=False)
     argument_parser.setup_parser_arguments(parser)
     add_options(parser)
-    options, rest = parser.parse_known_args(arguments)
-    listing = options.list_commands or options.show_task_ratio or options.show_task_ratio_json
-    return options, bool(listing or _LISTING & set(rest))
-
-
-def is_open_loop(options: argparse.Namespace) -> bool:
-    """Arrivals come from the schedule unless a number of users was asked for, or a page where classes are picked."""
-    return options.num_users is None and not options.class_picker
-
-
-def starts_by_itself(options: argparse.Namespace) -> bool:
-    """Whether the load starts without a person at Locust's web page; a worker's master decides for it."""
-    return bool(options.headless or options.autostart) and not options.worker
+    options, _others = parser.parse_known_args(arguments)
+    return options, bool(options.list_commands or options.show_task_ratio or options.show_task_ratio_json)

@@ -107,10 +107,10 @@ def _chunks(schedule: Schedule, part: Part) -> Iterator[tuple[Integers, Integers
 def _times(schedule: Schedule, sequences: Integers, elapsed: float) -> npt.NDArray[np.float64]:
     """Offsets in microseconds, before rounding; `elapsed` is that of the arrival before the first of these."""
     if schedule.pattern == "constant":
-        return sequences * (1e6 / schedule.rate)
-    gaps: npt.NDArray[np.float64] = -np.log1p(-uniforms(schedule.seed, _TIME, sequences)) * (1e6 / schedule.rate)
+        return (sequences * (1e6 / schedule.rate)).astype(np.float64)
+    gaps = -np.log1p(-uniforms(schedule.seed, _TIME, sequences)) * (1e6 / schedule.rate)
     gaps[0] += elapsed
-    return np.asarray(np.cumsum(gaps), np.float64)
+    return np.asarray(np.cumsum(gaps))
 
 
 def _wanted(schedule: Schedule, sequences: Integers, cohorts: Collection[str] | None) -> npt.NDArray[np.bool_]:

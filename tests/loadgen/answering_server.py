@@ -14,7 +14,9 @@ from pathlib import Path
 
 
 def body_of(arm: str, width: int) -> bytes:
-    values = [1 / width] * width if arm == "one" else [(index + 1) / (width * (width + 1) / 2) for index in range(width)]
+    values = (
+        [1 / width] * width if arm == "one" else [(index + 1) / (width * (width + 1) / 2) for index in range(width)]
+    )
     return json.dumps({"predictions": [values]}, indent=4).encode()
 
 
@@ -54,7 +56,9 @@ class Answering:
         arm = ("one", "two")[turn % 2]
         await asyncio.sleep(self.options.delay)
         status = 503 if self.random.random() < self.options.failure_rate else 200
-        line = " ".join([head["x-request-id"], head.get("user-group", "-"), arm, str(status), str(number), head[":path"]])
+        line = " ".join(
+            [head["x-request-id"], head.get("user-group", "-"), arm, str(status), str(number), head[":path"]]
+        )
         os.write(self.log, f"{line}\n".encode())
         reply = self.reply(arm, status)
         if self.options.behaviour == "reset" and turn % 5 == 4:
@@ -83,10 +87,14 @@ class Answering:
         return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
+def tell(file: Path, port: int) -> None:
+    file.write_text(str(port))
+
+
 async def main(options: argparse.Namespace) -> None:
     server = await asyncio.start_server(Answering(options).serve, "127.0.0.1", 0, limit=2**20)
     port = server.sockets[0].getsockname()[1]
-    Path(options.port_file).write_text(str(port))
+    tell(Path(options.port_file), port)
     async with server:
         await server.serve_forever()
 

@@ -1,0 +1,171 @@
+import itertools
+import socket
+import threading
+import time
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.core.errors import StackError
+from loadgen.predict import Connections, Reply, predict, reachable, request_head, target
+
+BODY = b'{"instances": [[1, 2]]}'
+
+
+def ask(connections, timeout=5.0, headers=None):
+    head = request_head(connections.target, "/v1/models/m:predict", headers or {}, BODY)
+    return predict(connections, head + b"some-id\r\n\r\n" + BODY, timeout)
+
+
+def test_an_answer_brings_its_status_body_route_and_upstream_time(server):
+    started = server()
+    answer = ask(Connections(target(started.url)), headers={"user-group": "canary"})
+    assert (answer.status, answer.error, answer.route, answer.upstream_us) == (200, None, "split/one", 7000)
+    assert answer.reply.json()["predictions"] == [[0.1] * 10]
+    (seen,) = started.requests()
+    assert (seen.request_id, seen.group, seen.path) == ("some-id", "canary", "/v1/models/m:predict")
+
+
+def test_one_connection_serves_request_after_request(server):
+    started = server()
+    connections = Connections(target(started.url))
+    assert [ask(connections).status for _ in range(5)] == [200] * 5
+    assert {seen.connection for seen in started.requests()} == {0}
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again(server):
+    started = server(behaviour="close")
+    connections = Connections(target(started.url))
+    for _ in range(3):
+        assert ask(connections).error is None
+        time.sleep(0.05)
+    assert len({seen.connection for seen in started.requests()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "error"),
+    [
+        ({"failure_rate": 1.0}, 503, "http_5xx"),
+        ({"behaviour": "redirect"}, 302, "http_3xx"),
+        ({"delay": 3.0}, 0, "timeout"),
+    ],
+)
+def test_what_goes_wrong_has_a_class_and_is_not_tried_again(server, options, status, error):
+    started = server(**options)
+    answer = ask(Connections(target(started.url)), timeout=0.5)
+    assert (answer.status, answer.error) == (status, error)
+    gevent.sleep(0.2)
+    assert len(started.requests()) == (0 if error == "timeout" else 1)
+
+
+def test_a_timeout_bounds_the_whole_request(server):
+    connections = Connections(target(server(delay=3.0).url))
+    start = time.monotonic()
+    ask(connections, timeout=0.3)
+    assert 0.3 <= time.monotonic() - start < 1.0
+
+
+def test_nothing_listens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert ask(Connections(target(url))).error == "connect"
+        assert reachable(target(url)) == "Connection refused"
+
+
+def served_raw(answer, *, abort=False):
+    """A server that gives one raw answer to one connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = listener.accept()
+        connection.recv(65536)
+        connection.sendall(answer)
+        if abort:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+        listener.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return Connections(target(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "error", "body"),
+    [
+        (b"", 0, "reset", b""),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", 200, "reset", b"ab"),
+        (b"HTTP/1.1 200 OK\r\nconte", 200, "reset", b""),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, None, b"until the end"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 200, None, b"abcde"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, None, b"ok"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 0, "protocol", b""),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", 404, "http_4xx", b""),
+    ],
+)
+def test_answers_of_every_form(raw, status, error, body):
+    answer = ask(served_raw(raw))
+    assert (answer.status, answer.error, answer.body) == (status, error, body)
+
+
+def test_a_connection_cut_off_is_a_reset():
+    assert ask(served_raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", abort=True)).error == "reset"
+
+
+WHOLE = (
+    b"HTTP/1.1 200 OK\r\nX-Splitproof-Route: split/one\r\nempty:\r\nlong: "
+    + b"v" * 300
+    + b"\r\ncontent-length: 11\r\n\r\nhello world"
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, len(WHOLE) - 1), max_size=12))
+def test_it_does_not_matter_how_an_answer_is_cut_into_pieces(cuts):
+    reply, edges = Reply("http://h"), [0, *sorted(set(cuts)), len(WHOLE)]
+    for start, end in itertools.pairwise(edges):
+        assert not reply.complete
+        reply.feed(WHOLE[start:end])
+    assert reply.complete
+    assert reply.content == b"hello world"
+    assert reply.headers == {
+        "x-splitproof-route": "split/one", "empty": "", "long": "v" * 300, "content-length": "11",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:80", "ftp://x", "http://", "http://h:port", "http://h:99999", "http://[::1", ""]
+)
+def test_a_wrong_url_is_refused_in_one_line(url):
+    with pytest.raises(StackError, match=r"^--host .*; mend it\.$"):
+        target(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "authority", "port"),
+    [
+        ("http://h", "h", 80),
+        ("https://h/", "h", 443),
+        ("http://h:81/base/", "h:81", 81),
+        ("http://[::1]:9", "[::1]:9", 9),
+    ],
+)
+def test_the_authority_of_a_url(url, authority, port):
+    assert (target(url).authority, target(url).port) == (authority, port)
+
+
+@pytest.mark.parametrize("headers", [{"a b": "x"}, {"a": "x\r\nhost: evil"}, {"": "x"}, {"a": "\u20ac"}, {"a:": "x"}])
+def test_a_header_that_cannot_be_sent_is_refused(headers):
+    with pytest.raises(StackError, match="cannot be sent"):
+        request_head(target("http://h"), "/p", headers, BODY)
+
+
+def test_the_head_ends_at_the_request_id_and_a_cohort_may_name_another_host():
+    head = request_head(target("http://h:81/base"), "/v1/models/m:predict", {"Host": "models.example", "X": "é"}, BODY)
+    lines = head.decode("latin-1").split("\r\n")
+    assert lines[0] == "POST /base/v1/models/m:predict HTTP/1.1"
+    assert [line for line in lines if line.lower().startswith("host:")] == ["host: models.example"]
+    assert lines[-1] == "x-request-id: "
+    assert f"content-length: {len(BODY)}" in lines
