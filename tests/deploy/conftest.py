@@ -114,3 +114,12 @@ def gateway(tmp_path_factory, envoy_binary):
         for backend in backends.values():
             backend.shutdown()
             backend.server_close()
+
+
+@pytest.fixture(scope="session")
+def digits_home(tmp_path_factory):
+    """A home of our own, in which the small models are trained once."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLITPROOF_HOME", str(home))
+        yield home

@@ -1,0 +1,367 @@
+"""A real stack: Envoy before two small classifiers, each served by its own process."""
+
+import http.client
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from deploy.asking import ask
+from deploy.embedded import stack as embedded
+from deploy.embedded.admin import wait_for
+from experiments.core import journal, reading
+from experiments.core.answers import output_vector
+from experiments.core.attribution import Reference, attribute
+from experiments.core.errors import StackError
+from experiments.core.home import CHECKOUT
+from experiments.core.routing import predict_path
+from experiments.core.stack import read_payloads
+
+pytestmark = pytest.mark.usefixtures("up")
+
+JSON = {"Content-Type": "application/json"}
+
+
+def deploy(*arguments, timeout=120):
+    """A command in another process, as from another terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "deploy", *arguments],
+        check=False, capture_output=True, text=True, timeout=timeout, cwd=CHECKOUT,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits(digits_home):
+    assert str(digits_home) == os.environ["SPLITPROOF_HOME"]
+    loaded = reading.load("digits")
+    embedded.up(loaded, progress=lambda _: None)
+    yield loaded
+    embedded.down("digits")
+
+
+@pytest.fixture
+def up(digits):
+    """The stack, whatever the tests before did to its routing."""
+    info = embedded.up(digits)
+    assert embedded.trouble("digits") is None
+    return info
+
+
+@pytest.fixture
+def bodies(up):
+    assert up.target == "embedded"
+    return list(read_payloads(embedded.state_dir("digits").shared.payloads).values())
+
+
+class Load:
+    """Threads that send one prediction after the other until told to stop; what each got and when."""
+
+    def __init__(self, info, bodies, headers=None, threads=4):
+        self.address = info.gateway_url.removeprefix("http://")
+        self.path = predict_path(info.experiment["model"])
+        self.bodies, self.headers = bodies, {**JSON, **(headers or {})}
+        self.stopped = False
+        self.got = []
+        self.threads = [threading.Thread(target=self.send, args=(index,)) for index in range(threads)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped = True
+        for thread in self.threads:
+            thread.join()
+
+    def send(self, index):
+        connection = http.client.HTTPConnection(self.address, timeout=20)
+        while not self.stopped:
+            start = time.time_ns() // 1000
+            try:
+                connection.request("POST", self.path, self.bodies[index % len(self.bodies)], self.headers)
+                answer = connection.getresponse()
+                answer.read()
+                self.got.append(
+                    (start, time.time_ns() // 1000, answer.status, answer.headers.get("x-splitproof-route"))
+                )
+            except OSError as error:
+                self.got.append((start, time.time_ns() // 1000, str(error), None))
+                connection.close()
+            index += len(self.threads)
+        connection.close()
+
+
+def test_up_leaves_what_other_commands_need(up, bodies):
+    state = embedded.state_dir("digits")
+    assert {pod.arm for pod in up.pods} == {"small", "large"}
+    assert len(bodies) == 60
+    references = json.loads(state.shared.references.read_text())
+    assert references["source"] == "export"
+    assert references["problems"] == []
+    for payload in references["payloads"].values():
+        for arm in payload["arms"].values():
+            assert arm["noise"] < 1e-4
+            assert [direct["matches"] for direct in arm["direct"]] == [True]
+    first = journal.changes(journal.read(state.shared.journal))[0]
+    assert first.phase == "dark-launch"
+    assert first.effective_us > first.applied_us
+
+
+def test_everything_listens_on_loopback_alone(up):
+    ours = {up.supervisor_pid, *(child.pid for child in psutil.Process(up.supervisor_pid).children(recursive=True))}
+    listening = [each for each in psutil.net_connections("inet") if each.pid in ours and each.status == "LISTEN"]
+    assert len(listening) == 4  # two pods, the gateway, its admin page
+    assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
+
+
+def test_up_again_changes_nothing(digits, up):
+    assert embedded.up(digits) == up
+
+
+def test_another_version_under_the_same_name_is_refused():
+    changed = reading.load("digits", ["load.arrivals=7/s"])
+    with pytest.raises(StackError, match="another version of this experiment is up; take it down with"):
+        embedded.up(changed)
+
+
+def test_another_port_is_refused_while_it_is_up(digits):
+    with pytest.raises(StackError, match="--port 1: digits is up already at http"):
+        embedded.up(digits, port=1)
+
+
+def test_a_taken_port_is_refused_before_any_work():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(StackError, match=f"127.0.0.1:{port} cannot be listened on: Address already in use"):
+            embedded.up(reading.load("aa"), port=port)
+        assert time.monotonic() - began < 2
+    assert not embedded.state_dir("aa").path.exists()
+
+
+def test_weights_hold_headers_decide_and_no_request_fails_while_routes_change(up, bodies):
+    phases = ["split", "dark-launch", "split", "focused", "split", "dark-launch"]
+    with Load(up, bodies) as plain, Load(up, bodies, {"user-group": "canary"}, threads=1) as marked:
+        made = []
+        for phase in phases:
+            made.append(embedded.route("digits", phase))
+            time.sleep(0.7)
+    assert {status for _, _, status, _ in plain.got + marked.got} == {200}
+    took = sorted((change.effective_us - change.applied_us) / 1000 for change in made)
+    assert took[len(took) // 2] < 100, took
+    within = Counter()
+    for index, change in enumerate(made):
+        end = made[index + 1].applied_us if index + 1 < len(made) else math.inf
+        for cohort, load in (("plain", plain), ("marked", marked)):
+            for start, done, _, route in load.got:
+                if start >= change.effective_us and done < end:
+                    within[change.phase, cohort, route] += 1
+    seen = {key[:2] for key in within}
+    assert {(phase, cohort) for phase in set(phases) for cohort in ("plain", "marked")} == seen
+    for phase, cohort, route in within:
+        allowed = {
+            "dark-launch": {"dark-launch/small"},
+            "split": {"split/small", "split/large"},
+            "focused": {"focused/large" if cohort == "marked" else "focused/small"},
+        }
+        assert route in allowed[phase]
+    large = sum(count for key, count in within.items() if key[2] == "split/large")
+    total = large + sum(count for key, count in within.items() if key[2] == "split/small")
+    assert abs(large - 0.3 * total) < 6 * math.sqrt(0.21 * total)
+
+
+def test_envoys_own_log_agrees_that_zero_weight_gets_nothing(up, bodies):
+    change = embedded.route("digits", "dark-launch")
+    with Load(up, bodies):
+        time.sleep(0.5)
+    small = next(pod for pod in up.pods if pod.arm == "small").url.removeprefix("http://")
+    log = embedded.state_dir("digits").envoy.access_log
+    time.sleep(0.5)  # Envoy writes its log every 100 ms
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    since = [line for line in lines if float(line["start_time"]) * 1e6 > change.effective_us]
+    assert len(since) > 20
+    assert {line["upstream_host"] for line in since} == {small}
+
+
+def test_the_answer_itself_names_the_arm_that_the_route_header_names(up):
+    state = embedded.state_dir("digits")
+    embedded.route("digits", "split")
+    references = json.loads(state.shared.references.read_text())["payloads"]
+    for name, body in read_payloads(state.shared.payloads).items():
+        answer = ask(f"{up.gateway_url}{predict_path(up.experiment['model'])}", method="POST", body=body, headers=JSON)
+        known = {arm: Reference(output_vector(json.dumps({"predictions": [each["output"]]}).encode()), each["noise"])
+                 for arm, each in references[name]["arms"].items()}  # fmt: skip
+        found = attribute(output_vector(answer.body), known)
+        assert answer.headers["x-splitproof-route"] == f"split/{found.arm}", found
+
+
+def test_another_terminal_changes_the_route_and_sees_it(up):
+    ran = deploy("route", "digits", "focused")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("phase focused is in force, ")
+    shown = deploy("status", "digits").stdout
+    assert f"digits: up at {up.gateway_url}" in shown
+    assert "phase    focused" in shown
+    assert shown.count("alive") == 2
+    assert "drift" not in shown
+
+
+def test_an_unknown_phase_and_an_unknown_stack_are_one_clear_line():
+    ran = deploy("route", "digits", "splitt")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "digits: has no phase 'splitt'; did you mean 'split'? there are: dark-launch, split, focused.\n"
+    )
+    ran = deploy("route", "quickstart", "split")
+    assert ran.returncode == 2
+    assert ran.stderr == "quickstart: no stack is up; put it up with: python -m deploy up quickstart\n"
+
+
+def test_an_edited_route_is_what_is_journalled_and_shows_as_drift():
+    def swap(objects):
+        for each in objects:
+            if each["kind"] == "VirtualService":
+                first, second = each["spec"]["http"][0]["route"]
+                first["weight"], second["weight"] = second["weight"], first["weight"]
+        return objects
+
+    change = embedded.route("digits", "split", edit=swap, by="a test")
+    assert [entry["weight"] for entry in change.http[0]["route"]] == [30, 70]
+    assert change.by == "a test"
+    assert "is not the routing that phase 'split' states" in embedded.status("digits").drift
+    embedded.route("digits", "split")
+    assert embedded.status("digits").drift is None
+
+
+def test_a_refused_route_leaves_the_old_one_and_no_trace():
+    embedded.route("digits", "split")
+    path = embedded.state_dir("digits").shared.journal
+    before = path.read_bytes()
+
+    def mirror(objects):
+        objects[-1]["spec"]["http"][0]["mirror"] = {"host": "digits-classifier"}
+        return objects
+
+    with pytest.raises(StackError, match=r"spec\.http\[0\]\.mirror"):
+        embedded.route("digits", "dark-launch", edit=mirror)
+    assert path.read_bytes() == before
+    assert embedded.status("digits").phase == "split"
+
+
+def test_a_route_without_our_header_is_in_force_after_a_bounded_wait_and_says_so(up, bodies):
+    def bare(objects):
+        for each in objects:
+            if each["kind"] == "VirtualService":
+                for entry in each["spec"]["http"][0]["route"]:
+                    del entry["headers"]
+        return objects
+
+    embedded.route("digits", "split")
+    change = embedded.route("digits", "dark-launch", edit=bare)
+    entry = journal.read(embedded.state_dir("digits").shared.journal)[-1]
+    assert (entry.seen, entry.probes, entry.sequence) == (False, 0, change.sequence)
+    assert change.effective_us - change.applied_us < 1_000_000
+    answer = ask(f"{up.gateway_url}{predict_path(up.experiment['model'])}", method="POST", body=bodies[0], headers=JSON)
+    assert (answer.status, "x-splitproof-route" in answer.headers) == (200, False)
+
+
+def test_down_with_nothing_up_says_so_and_is_no_error():
+    for _ in range(2):
+        ran = deploy("down", "quickstart")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "quickstart: nothing is up\n", "")
+
+
+def test_render_prints_what_kubectl_reads():
+    ran = deploy("render", "quickstart", "--phase", "split", "--profile", "tutorial")
+    assert ran.returncode == 0
+    assert ran.stdout.count("\n---\n") == 8
+    assert "weight: 70" in ran.stdout
+    assert "x-splitproof-route" not in ran.stdout
+
+
+@pytest.mark.parametrize("command", [("up", "digits"), ("status",), ("down", "digits"), ("route", "digits", "split")])
+def test_other_targets_are_refused_clearly(command):
+    ran = deploy(*command, "--target", "kubernetes")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "--target kubernetes: must be embedded, the only target of this version; leave it out.\n"
+
+
+def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path / "file"))
+    ran = deploy("up", "digits")
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert "cannot be written: Not a directory" in ran.stderr
+
+
+# Deaths: each needs a stack of its own
+
+
+def ports_free(info):
+    for url in [info.gateway_url, info.admin_url, *(pod.url for pod in info.pods)]:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == 0:
+                return False
+    return True
+
+
+def victim(info, who):
+    children = psutil.Process(info.supervisor_pid).children()
+    found = {
+        "supervisor": [psutil.Process(info.supervisor_pid)],
+        "Envoy": [child for child in children if "envoy" in child.exe()],
+        "serving of large": [child for child in children if child.pid == info.pods[1].pid],
+    }[who]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("who", ["Envoy", "serving of large", "supervisor"])
+def test_whoever_is_killed_all_go_and_status_says_who(who, digits_home, left_over):
+    loaded = reading.load("digits")
+    renamed = reading.Loaded(loaded.experiment.model_copy(update={"name": "victim"}), loaded.folder, loaded.path)
+    info = embedded.up(renamed)
+    try:
+        victim(info, who).kill()
+        assert wait_for(lambda: embedded.trouble("victim") is not None, 5)
+        said = embedded.trouble("victim")
+        assert who in said
+        assert "killed" in said
+        ours = {info.supervisor_pid, *(pod.pid for pod in info.pods)}
+        assert wait_for(lambda: not ours & {process.pid for process in left_over(digits_home)}, 5)
+        assert wait_for(lambda: ports_free(info), 5)
+        assert not embedded.is_up("victim")
+        assert said in deploy("status").stdout
+        with pytest.raises(StackError, match="its stack is dead"):
+            embedded.route("victim", "split")
+    finally:
+        assert embedded.down("victim")
+    assert not embedded.down("victim")
+
+
+def test_two_stacks_at_once_share_nothing(up):
+    loaded = reading.load("digits")
+    other = reading.Loaded(loaded.experiment.model_copy(update={"name": "other"}), loaded.folder, loaded.path)
+    embedded.route("digits", "split")
+    try:
+        info = embedded.up(other)
+        urls = {info.gateway_url, info.admin_url, *(pod.url for pod in info.pods)}
+        assert not urls & {up.gateway_url, up.admin_url, *(pod.url for pod in up.pods)}
+        embedded.route("other", "focused")
+        assert (embedded.status("digits").phase, embedded.status("other").phase) == ("split", "focused")
+    finally:
+        embedded.down("other")
+    assert embedded.trouble("digits") is None
+    assert ask(f"{up.gateway_url}/v1/models/digits_classifier").status == 200
