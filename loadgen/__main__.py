@@ -19,7 +19,7 @@ from experiments.core.labels import imagenet_labels
 from experiments.core.records import RunDir, read_references
 from experiments.core.routing import predict_path
 from experiments.core.spec import Experiment
-from experiments.core.stack import StackDir, read_payloads, read_stack
+from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
 from loadgen.assignment import check_reachable, choose_experiment, read_body
 from loadgen.predict import Answer, Connections, predict, request_head, target
 
@@ -60,7 +60,7 @@ def predict_command(
         command.say(f"note: {note}.")
     stack = read_stack(chosen.name)
     url = check_reachable(host or (stack.gateway_url if stack else None), chosen.name)
-    asked = _asked(what, chosen)
+    asked = _asked(what, chosen, stack)
     answer, latency_ms = _ask(url, chosen, asked, _headers(headers), timeout)
     click.echo("\n".join(_described(answer, latency_ms, chosen, asked)))
     return Exit.PROMOTE if answer.status == _OK and _output(answer) is not None else Exit.USAGE
@@ -76,7 +76,7 @@ def _headers(given: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _asked(what: str, experiment: Experiment) -> Asked:
+def _asked(what: str, experiment: Experiment, stack: StackInfo | None) -> Asked:
     """A payload of the stack, a request body from a file, or an image made into one."""
     index = StackDir(home.stack_dir(experiment.name)).payloads
     known = read_payloads(index) if index.exists() else {}
@@ -86,20 +86,28 @@ def _asked(what: str, experiment: Experiment) -> Asked:
     if not path.is_file():
         names = ", ".join(list(known)[:_TOP]) or "none, for no stack is up"
         raise ProvisionError(f"{what}: no file, and no payload of the stack (there are: {names}); name one of these.")
-    body = read_body(path) if path.suffix == ".json" else _body_of_image(path, experiment)
+    body = read_body(path) if path.suffix == ".json" else _body_of_image(path, experiment, stack)
     return Asked(next((name for name, content in known.items() if content == body), None), body)
 
 
-def _body_of_image(image: Path, experiment: Experiment) -> bytes:
+def _body_of_image(image: Path, experiment: Experiment, stack: StackInfo | None) -> bytes:
     """The request body that `deploy` makes of an image; in a process of its own, for we may not import it.
 
     Raises:
-        ProvisionError: with the line that `deploy` said.
+        ProvisionError: with the line that `deploy` said, or because the model takes no images.
     """
+    known = stack.models.get(experiment.baseline, {}) if stack else {}
+    preprocessing = known.get("preprocessing", {})
+    if preprocessing is None or preprocessing.get("mode") == "none":
+        raise ProvisionError(
+            f"{image}: {experiment.name}'s model takes no images; name a payload of its stack by its id."
+        )
+    settings = ["--mode", preprocessing["mode"], "--size", str(preprocessing["height"])] if preprocessing else []
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "body.json"
         done = subprocess.run(
-            [sys.executable, "-m", "deploy", "payload", str(image), "--experiment", experiment.name, "-o", str(made)],
+            [sys.executable, "-m", "deploy", "payload", str(image.absolute()), "-o", str(made), *settings],
+            cwd=home.CHECKOUT,
             capture_output=True,
             text=True,
             check=False,

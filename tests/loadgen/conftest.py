@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.core import records
+from experiments.core import home, reading, records, stack
 from experiments.core.home import CHECKOUT
 
 EXPERIMENT = """
@@ -185,3 +185,27 @@ def load(tmp_path):
     started = Load(place)
     yield started
     started.kill()
+
+
+@pytest.fixture
+def put_up():
+    """Writes the state that a stack leaves for others, as far as a load reads it, into $SPLITPROOF_HOME."""
+
+    def write(name, bodies, *, references=True, url="http://127.0.0.1:1", models=None):
+        experiment = reading.load(name).experiment
+        folder = stack.StackDir(home.stack_dir(name))
+        folder.payloads.parent.mkdir(parents=True)
+        mapping, hashed = reading.to_mapping(experiment), reading.experiment_hash(experiment)
+        info = stack.StackInfo(1, mapping, hashed, "", "embedded", url, "", [], 1, 0, models or {})
+        records.write_json(folder.info, info)
+        entries = {}
+        for payload, body in bodies.items():
+            (folder.payloads.parent / f"{payload}.json").write_text(json.dumps(body))
+            entries[payload] = stack.PayloadEntry(f"{payload}.json", "", payload)
+        records.write_json(folder.payloads, stack.PayloadIndex(1, entries))
+        if references is not False:
+            known = references if isinstance(references, dict) else {}
+            records.write_json(folder.references, records.References(1, "export", known))
+        return folder
+
+    return write

@@ -1,9 +1,8 @@
 import argparse
-import json
 
 import pytest
 
-from experiments.core import home, reading, records, stack
+from experiments.core import reading, records
 from experiments.core.errors import SplitproofError
 from loadgen.assignment import chosen_cohorts, resolve
 
@@ -80,25 +79,7 @@ def test_with_host_and_payload_alone_the_quickstart_is_assumed_and_the_report_wi
     assert any("payload body has no reference" in note for note in assignment.notes)
 
 
-def put_up(name, bodies, *, references=True):
-    """The state that a stack leaves for others, as far as a load reads it."""
-    experiment = reading.load(name).experiment
-    folder = stack.StackDir(home.stack_dir(name))
-    folder.payloads.parent.mkdir(parents=True)
-    info = stack.StackInfo(
-        1, reading.to_mapping(experiment), reading.experiment_hash(experiment), "", "embedded", HOST, "", [], 1, 0
-    )
-    records.write_json(folder.info, info)
-    entries = {}
-    for payload, body in bodies.items():
-        (folder.payloads.parent / f"{payload}.json").write_text(json.dumps(body))
-        entries[payload] = stack.PayloadEntry(f"{payload}.json", "", payload)
-    records.write_json(folder.payloads, stack.PayloadIndex(1, entries))
-    if references:
-        records.write_json(folder.references, records.References(1, "export", {}))
-
-
-def test_the_only_stack_gives_experiment_host_and_payloads():
+def test_the_only_stack_gives_experiment_host_and_payloads(put_up):
     put_up("digits", {"seven": {"instances": [[7]]}, "eight": {"instances": [[8]]}})
     assignment = resolve(options())
     assert (assignment.experiment.name, assignment.host, set(assignment.payloads)) == (
@@ -109,7 +90,7 @@ def test_the_only_stack_gives_experiment_host_and_payloads():
     assert assignment.notes == ()
 
 
-def test_of_several_stacks_one_must_be_named():
+def test_of_several_stacks_one_must_be_named(put_up):
     put_up("digits", {"seven": {"instances": [[7]]}})
     put_up("aa", {"seven": {"instances": [[7]]}})
     with pytest.raises(SplitproofError, match="stacks of aa, digits are up"):
@@ -117,7 +98,7 @@ def test_of_several_stacks_one_must_be_named():
     assert resolve(options(experiment="aa")).experiment.name == "aa"
 
 
-def test_a_body_of_the_stack_keeps_its_id_and_a_strange_one_is_noted():
+def test_a_body_of_the_stack_keeps_its_id_and_a_strange_one_is_noted(put_up):
     put_up("digits", {"seven": {"instances": [[1]]}})
     assignment = resolve(options(payload=["body.json", "other.json"]))
     assert set(assignment.payloads) == {"seven", "other"}
@@ -126,7 +107,7 @@ def test_a_body_of_the_stack_keeps_its_id_and_a_strange_one_is_noted():
     ]
 
 
-def test_a_stack_without_references_or_of_another_version_is_noted(place):
+def test_a_stack_without_references_or_of_another_version_is_noted(place, put_up):
     put_up("digits", {"seven": {"instances": [[7]]}}, references=False)
     changed = place / "digits.yaml"
     changed.write_text(reading.find("digits").read_text().replace("120/s", "119/s"))
@@ -135,7 +116,7 @@ def test_a_stack_without_references_or_of_another_version_is_noted(place):
     assert any("another version of the experiment" in note for note in notes)
 
 
-def test_a_host_that_is_named_goes_before_the_stacks():
+def test_a_host_that_is_named_goes_before_the_stacks(put_up):
     put_up("digits", {"seven": {"instances": [[7]]}})
     assert resolve(options(host="http://127.0.0.1:2")).host == "http://127.0.0.1:2"
 

@@ -181,7 +181,8 @@ def test_tags_choose_cohorts_of_the_schedule(server, load):
     assert {seen.group for seen in started.requests()} == {"canary"}
 
 
-@pytest.mark.parametrize("behaviour", ["garbage", pytest.param("reset", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("behaviour", ["garbage", "reset"])
 def test_broken_answers_have_their_class(server, load, behaviour):
     started = server(behaviour=behaviour)
     ended = load.end(load.headless(started, "--run-time", "1s"))
@@ -232,6 +233,7 @@ def tiny_disk(tmp_path):
     subprocess.run([unmount, str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_really_full_disk(server, load, tiny_disk):
     child = load.headless(
         server(), "--run-time", "60s", "--runs", str(tiny_disk), load={"arrivals": "1000/s", "slots": 20}
@@ -343,6 +345,7 @@ def test_a_master_and_workers_started_apart(server, load):
     assert ids(load.rows()) == logged_ids(started)
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_experiment_is_refused(server, load):
     started, port = server(), free_port()
     load.start(
