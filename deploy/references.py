@@ -63,7 +63,7 @@ def check(
     payloads = {name: _compared(name, payload, asked) for name, payload in references.payloads.items()}
     problems = [sentence for each in asked for sentence in _pod_problems(each, references)]
     if stack.experiment.get("attribution") != "route-header":
-        problems += indistinguishable(payloads)
+        problems += _in_one(indistinguishable(payloads))
     return msgspec.structs.replace(
         references, payloads=payloads, checked_us=time.time_ns() // 1000, problems=[*references.problems, *problems]
     )
@@ -76,9 +76,8 @@ def refuse_indistinguishable(experiment: Experiment, references: References) -> 
         StackError: with the figures of the first such payload.
     """
     found = indistinguishable(references.payloads) if experiment.attribution == "output" else []
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise StackError(f"{experiment.name}: {found[0]}{more}")
+    for sentence in _in_one(found):
+        raise StackError(f"{experiment.name}: {sentence}")
 
 
 def indistinguishable(payloads: Mapping[str, PayloadReference]) -> list[str]:
@@ -93,6 +92,12 @@ def indistinguishable(payloads: Mapping[str, PayloadReference]) -> list[str]:
                 "payload, or say attribution: route-header."
             )
     return found
+
+
+def _in_one(sentences: Sequence[str]) -> list[str]:
+    """The first of many sentences that differ in their figures only, and how many there are; none of none."""
+    more = f" (and {len(sentences) - 1} more payloads)" if len(sentences) > 1 else ""
+    return [f"{sentence}{more}" for sentence in sentences[:1]]
 
 
 def _references(payload: PayloadReference) -> dict[str, Reference]:

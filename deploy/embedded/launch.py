@@ -12,6 +12,7 @@ import envoy
 import psutil
 
 from deploy.asking import ask
+from deploy.embedded import pods
 from deploy.embedded.admin import listening_port
 from deploy.embedded.bootstrap import arguments, bootstrap
 from deploy.embedded.faults import Faults
@@ -57,17 +58,22 @@ def launch(
         StackError: one of them ends, or is not ready in time; the message says which, with its last line.
     """
     ports = dict(zip(experiment.arms, _free_ports(len(experiment.arms)), strict=True))
-    serving = [_serving(experiment, state, models, faults, arm, ports[arm]) for arm in experiment.arms]
+    serving = [
+        pods.child(experiment, state, models[faults.serves.get(arm, arm)], faults, arm, port)
+        for arm, port in ports.items()
+    ]
     _write_envoy(state, port)
     plan = Plan([_envoy(state), *serving], owner_pid, _started(owner_pid))
     write_json(state.plan, plan)
+    if serving[0].arguments[0] == pods.own_server():
+        progress(f"using {serving[0].arguments[0]}, which listens on every address of this machine")
     supervisor = _spawn_supervisor(state)
     progress(f"starting Envoy and {', '.join(child.name for child in serving)}")
     urls = {arm: f"http://{LOOPBACK}:{ports[arm]}" for arm in experiment.arms}
     admin_url, gateway_port = _await_ready(experiment, state, urls, progress)
     pids = {each.name: each.pid for each in read_if_there(state.processes, list[Running]) or []}
-    pods = [Pod(f"{experiment.service}-{arm}-0", arm, urls[arm], pids[f"serving of {arm}"]) for arm in experiment.arms]
-    return Launched(pods, f"http://{LOOPBACK}:{gateway_port}", admin_url, supervisor)
+    found = [Pod(f"{experiment.service}-{arm}-0", arm, url, pids[pods.process_name(arm)]) for arm, url in urls.items()]
+    return Launched(found, f"http://{LOOPBACK}:{gateway_port}", admin_url, supervisor)
 
 
 def refuse_taken(port: int) -> None:
@@ -90,26 +96,6 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind((LOOPBACK, 0))
         return [int(each.getsockname()[1]) for each in sockets]
-
-
-def _serving(
-    experiment: Experiment,
-    state: StateDir,
-    models: Mapping[str, ModelInfo],
-    faults: Faults,
-    arm: str,
-    port: int,
-) -> Child:
-    model = models[faults.serves.get(arm, arm)]
-    command = [
-        sys.executable, "-m", "deploy.embedded.serving", "--model-name", experiment.model,
-        "--model-base-path", str(model.base_path), "--rest-port", str(port),
-    ]  # fmt: skip
-    if arm in faults.slowdown:
-        command += ["--slowdown", str(faults.slowdown[arm])]
-    if arm in faults.failure_rate:
-        command += ["--failure-rate", str(faults.failure_rate[arm])]
-    return Child(f"serving of {arm}", command, str(state.log(f"serving-{arm}")))
 
 
 def _envoy(state: StateDir) -> Child:
