@@ -12,13 +12,10 @@ from scipy import stats
 from analysis import words
 from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Interval, Latency, Need
 from analysis.stats.bins import middle, quantile_bin
-from analysis.stats.exceedances import Histogram, QuantileRatio, needed, quantile_ratio
+from analysis.stats.exceedances import Histogram, QuantileRatio, largest_lag, needed, quantile_ratio
 from analysis.stats.multiplicity import holm
 from analysis.tally import OK, Tally
 from experiments.core.hypotheses import Hypotheses, LatencyHypothesis
-
-MAX_LAG_CORRELATION = 0.5
-"""Above this, neighbouring batches say much the same and their number misleads (benchmarks/calibration)."""
 
 SHOWN_QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
@@ -101,10 +98,10 @@ def _obstacle(one: Compared, registered: Hypotheses) -> tuple[str, str] | None:
         return UNDECIDED, f"{name_of(hypothesis.quantile)} takes at least {words.requests(least)} of each arm"
     if one.ratio is None or one.ratio.batches < registered.min_batches:
         return UNDECIDED, f"{one.batches} time batches are too few; {registered.min_batches} are needed"
-    if one.ratio.lag1 > MAX_LAG_CORRELATION:
+    if one.ratio.lag1 > largest_lag(one.ratio.batches):
         return VOID, (
             f"latency wanders for longer than a time batch (lag-1 correlation {one.ratio.lag1:.2f} > "
-            f"{MAX_LAG_CORRELATION}); run the phase longer, so that its batches are longer"
+            f"{largest_lag(one.ratio.batches):.2f}); run the phase longer, so that its batches are longer"
         )
     return None
 

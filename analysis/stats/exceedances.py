@@ -19,6 +19,9 @@ Counts = npt.NDArray[np.int64]
 MIN_EXCEEDANCES = 10
 """Fewer expected values beyond a quantile, in either arm, and the sample does not support it."""
 
+_LARGEST_LAG = 0.5
+_LAG_ERRORS = 2.2
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -151,6 +154,18 @@ def _variance(residuals: Floats, lag1: float) -> Floats:
     batches = residuals.shape[0]
     squares = (residuals**2).sum(axis=0)
     return np.asarray(squares * (batches / (batches - 1)) * inflation(lag1))
+
+
+def largest_lag(batches: int) -> float:
+    """The lag-1 correlation above which batches are too short to stand for independent stretches of time.
+
+    About 2.2 standard errors of a correlation that is none, so that few batches are not voided by their own noise;
+    calibrated in benchmarks/calibration/latency.py.
+
+    >>> largest_lag(15), round(largest_lag(60), 3)
+    (0.5, 0.284)
+    """
+    return float(min(_LARGEST_LAG, _LAG_ERRORS / np.sqrt(batches)))
 
 
 def inflation(lag1: float) -> float:
