@@ -3,8 +3,6 @@
 import http.client
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -24,30 +22,13 @@ def listening_port(admin_url: str) -> int | None:
         return None
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The versions of routes and clusters that Envoy works with, and how many it refused."""
-
-    routes: str
-    clusters: str
-    refused: int
-
-
-def loaded(admin_url: str) -> Loaded | None:
-    """What Envoy has loaded; None where it does not answer."""
-    answer = ask(f"{admin_url}/stats?filter=(version_text|update_rejected)$&format=json")
+def loaded_version(admin_url: str, stat: str = "cluster_manager.cds.version_text") -> str | None:
+    """The version of the clusters (or of another discovery) that Envoy works with; None where it does not answer."""
+    answer = ask(f"{admin_url}/stats?filter=^{stat}$&format=json")
     if answer is None or answer.status != http.client.OK:
         return None
-    values: dict[str, Any] = {}
-    for stat in msgspec.json.decode(answer.body)["stats"]:
-        if "name" in stat:
-            values[stat["name"]] = stat["value"]
-    refused = sum(value for name, value in values.items() if name.endswith("update_rejected"))
-    return Loaded(
-        routes=next((text for name, text in values.items() if name.endswith("rds.http.80.version_text")), ""),
-        clusters=values.get("cluster_manager.cds.version_text", ""),
-        refused=refused,
-    )
+    found = [each["value"] for each in msgspec.json.decode(answer.body)["stats"] if each.get("name") == stat]
+    return str(found[0]) if found else None
 
 
 def wait_for(reached: Callable[[], bool], timeout_s: float, every_s: float = 0.002) -> bool:

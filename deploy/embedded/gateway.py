@@ -6,6 +6,8 @@ the same. What differs, and why:
 - Clusters carry their endpoints (STATIC) instead of EDS: one file is replaced at once, and nothing warms.
 - The client's `x-request-id` is kept. Istio's gateway overwrites it for clients from outside (`use_remote_address`
   without `preserve_external_request_id`), but here it joins our rows with the access log.
+- A virtual host of our own, `VERSION_HOST`, answers with the version of the routes that it came with. Whoever sees it
+  has met a worker that routes by that version, without a prediction and whatever the VirtualService says.
 - The deprecated `max_grpc_timeout` is left out; there are no telemetry filters.
 
 What a manifest asks for and this gateway would not do is refused by name.
@@ -28,6 +30,9 @@ Endpoints = Mapping[str, Sequence[str]]
 
 ROUTES = "http.80"
 """The name of the route configuration: the Gateway's port 80, wherever we really listen."""
+
+VERSION_HOST = "version.splitproof.invalid"
+"""The Host header to which the gateway answers with the version of its routes; no real host has this name."""
 
 _DOMAIN = "svc.cluster.local"
 _RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -65,27 +70,39 @@ def translate(manifests: Sequence[Json], endpoints: Endpoints) -> Configuration:
     _refuse_other_kinds(manifests)
     service = _one(manifests, "Service")
     vhosts = _virtual_hosts(_one(manifests, "Gateway"), _one(manifests, "VirtualService"), service)
-    routes = {
-        "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
-        "name": ROUTES,
-        "virtual_hosts": vhosts,
-        "validate_clusters": False,
-        "ignore_port_in_host_matching": True,
-    }
-    return Configuration(discovery([routes]), discovery(list(_clusters(manifests, service, endpoints))))
+    return Configuration(_routes_response(vhosts), discovery(list(_clusters(manifests, service, endpoints))))
 
 
 def discovery(resources: list[Json]) -> Json:
     """A discovery response; its version is a hash of its resources."""
-    version = xxhash.xxh3_64_hexdigest(msgspec.json.encode(resources, order="deterministic"))
-    return {"version_info": version, "resources": resources}
+    return {"version_info": _version(resources), "resources": resources}
+
+
+def _version(content: Any) -> str:
+    return xxhash.xxh3_64_hexdigest(msgspec.json.encode(content, order="deterministic"))
+
+
+def _routes_response(vhosts: list[Json]) -> Json:
+    """The routes of these virtual hosts, and the one that tells their version."""
+    version = _version(vhosts)
+    tell = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": version}}}
+    routes = {
+        "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
+        "name": ROUTES,
+        "virtual_hosts": [*vhosts, {"name": "version:80", "domains": [VERSION_HOST], "routes": [tell]}],
+        "validate_clusters": False,
+        "ignore_port_in_host_matching": True,
+    }
+    return {"version_info": version, "resources": [routes]}
 
 
 def nothing_yet() -> Configuration:
     """A gateway before its first route: every request gets 404, as Istio's does without a VirtualService."""
-    vhost = {"name": "blackhole:80", "domains": ["*"], "routes": []}
-    routes = {"@type": f"{_TYPE}.config.route.v3.RouteConfiguration", "name": ROUTES, "virtual_hosts": [vhost]}
-    return Configuration(discovery([routes]), discovery([]))
+    return Configuration(_routes_response([_blackhole()]), discovery([]))
+
+
+def _blackhole() -> Json:
+    return {"name": "blackhole:80", "domains": ["*"], "routes": []}
 
 
 def with_clusters_of(new: Configuration, old: Json) -> Json:
@@ -135,7 +152,7 @@ def _virtual_hosts(gateway: Json, virtual: Json, service: Json) -> list[Json]:
     spec = _only(virtual.get("spec"), {"hosts", "gateways", "http"}, f"{where}: spec")
     hosts = _hosts(gateway, virtual, spec)
     if not hosts:
-        return [{"name": "blackhole:80", "domains": ["*"], "routes": []}]
+        return [_blackhole()]
     routes = list(_routes(spec.get("http") or [], service, f"{where}: spec.http"))
     return [
         {"name": f"{host}:80", "domains": [host], "routes": routes, "include_request_attempt_count": True}

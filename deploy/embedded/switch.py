@@ -1,7 +1,7 @@
 """Change the routing of a running stack, and see that it is in force before anybody is told so."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,14 @@ from typing import Any
 import msgspec
 
 from deploy.asking import ask
-from deploy.embedded.admin import loaded, wait_for
-from deploy.embedded.gateway import Configuration, translate, with_clusters_of
+from deploy.embedded.admin import loaded_version, wait_for
+from deploy.embedded.gateway import VERSION_HOST, Configuration, translate, with_clusters_of
 from deploy.embedded.state import StateDir, write_atomically
 from deploy.manifests import manifests
 from experiments.core import journal
 from experiments.core.children import last_lines
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded, from_mapping
-from experiments.core.routing import ROUTE_HEADER, routed_phase
 from experiments.core.spec import Phase
 from experiments.core.stack import StackInfo
 
@@ -26,16 +25,15 @@ Edit = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 PROBES = 5
 """Consecutive fresh connections that must see a routing before it counts as effective."""
 
-_LOADED_WITHIN_S = 5.0
-_SEEN_WITHIN_S = 2.0
-_UNSEEN_WAIT_S = 0.1
+_TAKEN_WITHIN_S = 10.0
 
 
 def change(stack: StackInfo, state: StateDir, phase_name: str, edit: Edit | None, by: str) -> journal.Change:
     """Put the routing of a phase in force.
 
     The journal's `applied` is before Envoy could know of it; `effective` is after the last of the probes was answered,
-    so that no later request can have been routed the old way.
+    so that no later request can have been routed the old way. A probe asks the gateway for the version of its routes:
+    it needs no prediction, and sees a VirtualService without our route header as well.
 
     Raises:
         StackError: no such phase; a manifest that the gateway does not honour; Envoy refuses it or does not answer.
@@ -51,7 +49,8 @@ def change(stack: StackInfo, state: StateDir, phase_name: str, edit: Edit | None
     applied_us = now_us()
     journal.append(state.shared.journal, journal.Applied(sequence, phase.name, applied_us, by, http, arms))
     _hand_over(stack, state, new)
-    effective = _await_effective(stack, phase, http, sequence)
+    _await_effective(stack, state, new.routes["version_info"])
+    effective = journal.Effective(sequence, now_us(), PROBES)
     journal.append(state.shared.journal, effective)
     _write_if_new(stack, state, new.clusters)
     return journal.Change(sequence, phase.name, applied_us, effective.at_us, by, http, arms)
@@ -101,69 +100,29 @@ def _hand_over(stack: StackInfo, state: StateDir, new: Configuration) -> None:
     old = msgspec.json.decode(state.envoy.clusters.read_bytes())
     _write_if_new(stack, state, with_clusters_of(new, old))
     write_atomically(state.envoy.routes, new.routes)
-    _await_version(stack, state, "routes", new.routes)
 
 
 def _write_if_new(stack: StackInfo, state: StateDir, clusters: dict[str, Any]) -> None:
     old = msgspec.json.decode(state.envoy.clusters.read_bytes())
-    if old["version_info"] != clusters["version_info"]:
-        write_atomically(state.envoy.clusters, clusters)
-        _await_version(stack, state, "clusters", clusters)
+    if old["version_info"] == clusters["version_info"]:
+        return
+    write_atomically(state.envoy.clusters, clusters)
+    if not wait_for(lambda: loaded_version(stack.admin_url) == clusters["version_info"], _TAKEN_WITHIN_S):
+        raise _not_taken(state, "clusters")
 
 
-def _await_version(stack: StackInfo, state: StateDir, what: str, response: dict[str, Any]) -> None:
-    def reached() -> bool:
-        found = loaded(stack.admin_url)
-        return found is not None and getattr(found, what) == response["version_info"]
-
-    if not wait_for(reached, _LOADED_WITHIN_S):
-        last = last_lines(state.log("envoy")) or "it said nothing"
-        raise StackError(f"Envoy did not take the new {what} within {_LOADED_WITHIN_S:.0f} s; its last line: {last}")
+def _await_effective(stack: StackInfo, state: StateDir, version: str) -> None:
+    """Probe until so many in a row, each on a connection of its own, were answered by the new routes."""
+    if not wait_for(lambda: all(sees(stack, version) for _ in range(PROBES)), _TAKEN_WITHIN_S):
+        raise _not_taken(state, "routes")
 
 
-def _await_effective(
-    stack: StackInfo, phase: Phase, http: Sequence[dict[str, Any]], sequence: int
-) -> journal.Effective:
-    """Probe until the route header names the phase; without one, wait a bounded time and say that nobody saw it."""
-    if _names_phase(http, phase):
-        requests = [("/v1/models/" + loaded_of(stack).experiment.model, {}), *_probe_requests(http)]
-        until = time.monotonic() + _SEEN_WITHIN_S
-        while time.monotonic() < until:
-            for path, headers in requests:
-                if _all_see(stack, phase, path, headers):
-                    return journal.Effective(sequence, now_us(), PROBES)
-            time.sleep(0.002)
-    time.sleep(_UNSEEN_WAIT_S)
-    return journal.Effective(sequence, now_us(), 0, seen=False)
+def sees(stack: StackInfo, version: str) -> bool:
+    """Whether a fresh connection meets the routes of this version."""
+    answer = ask(f"{stack.gateway_url}/", headers={"Host": VERSION_HOST})
+    return answer is not None and answer.body == version.encode()
 
 
-def _all_see(stack: StackInfo, phase: Phase, path: str, headers: dict[str, str]) -> bool:
-    """Whether so many probes in a row, each on a connection of its own, were routed by this phase."""
-    for _ in range(PROBES):
-        answer = ask(f"{stack.gateway_url}{path}", headers=headers)
-        if answer is None or routed_phase(answer.headers.get(ROUTE_HEADER)) != phase.name:
-            return False
-    return True
-
-
-def _names_phase(http: Sequence[dict[str, Any]], phase: Phase) -> bool:
-    """Whether these routes tell their phase in the route header."""
-    for route in http:
-        for entry in route.get("route") or []:
-            headers = ((entry.get("headers") or {}).get("response") or {}).get("set") or {}
-            if routed_phase(headers.get(ROUTE_HEADER)) == phase.name:
-                return True
-    return False
-
-
-def _probe_requests(http: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """For each match block a request that may match it: where no route takes everything, a plain probe finds none."""
-    for route in http:
-        for block in route.get("match") or []:
-            uri = block.get("uri") or {}
-            headers = {name: _text(match) for name, match in (block.get("headers") or {}).items()}
-            yield uri.get("exact") or uri.get("prefix") or "/", headers
-
-
-def _text(match: dict[str, str] | None) -> str:
-    return next(iter((match or {}).values()), "any")
+def _not_taken(state: StateDir, what: str) -> StackError:
+    last = last_lines(state.log("envoy")) or "it said nothing"
+    return StackError(f"Envoy did not take the new {what} within {_TAKEN_WITHIN_S:.0f} s; its last line: {last}")

@@ -10,7 +10,7 @@ import pytest
 from deploy.asking import ask
 from deploy.embedded import admin
 from deploy.embedded.bootstrap import EnvoyFiles, arguments, bootstrap
-from deploy.embedded.gateway import nothing_yet, translate
+from deploy.embedded.gateway import VERSION_HOST, nothing_yet, translate
 from deploy.embedded.state import write_atomically
 
 
@@ -61,7 +61,6 @@ class Gateway:
     admin_url: str
     url: str
     backends: dict
-    last: object = None
 
     @property
     def endpoints(self):
@@ -70,13 +69,14 @@ class Gateway:
     def apply(self, objects):
         """Put manifests in force."""
         new = translate(objects, self.endpoints)
-        for what, path in (("clusters", self.files.clusters), ("routes", self.files.routes)):
-            response = getattr(new, what)
-            write_atomically(path, response)
-            wanted = response["version_info"]
-            assert admin.wait_for(lambda: getattr(admin.loaded(self.admin_url), what) == wanted, 5), admin.loaded(  # noqa: B023
-                self.admin_url
-            )
+        self.put_clusters(new.clusters)
+        write_atomically(self.files.routes, new.routes)
+        wanted = new.routes["version_info"].encode()
+        assert admin.wait_for(lambda: self.ask(headers={"Host": VERSION_HOST}).body == wanted, 5)
+
+    def put_clusters(self, response):
+        write_atomically(self.files.clusters, response)
+        assert admin.wait_for(lambda: admin.loaded_version(self.admin_url) == response["version_info"], 5)
 
     def ask(self, path="/v1/models/m:predict", **more):
         return ask(f"{self.url}{path}", **more)

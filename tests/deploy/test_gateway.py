@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from deploy.asking import ask
 from deploy.embedded import admin
 from deploy.embedded.bootstrap import EnvoyFiles, arguments, bootstrap
-from deploy.embedded.gateway import translate
-from deploy.embedded.state import write_atomically
+from deploy.embedded.gateway import VERSION_HOST, translate
 from deploy.manifests import manifests
 from experiments.core import reading
 from experiments.core.errors import StackError
@@ -65,7 +64,7 @@ def to(arm, **more):
 
 def routes_of(configuration):
     (routes,) = configuration.routes["resources"]
-    (vhost,) = routes["virtual_hosts"]
+    vhost, _ = routes["virtual_hosts"]
     return vhost["routes"]
 
 
@@ -77,7 +76,8 @@ def test_focused_routing_has_the_shape_of_istios_translation(lab):
         False,
         True,
     )
-    (vhost,) = routes["virtual_hosts"]
+    vhost, version = routes["virtual_hosts"]
+    assert version["domains"] == [VERSION_HOST]
     assert (vhost["name"], vhost["domains"], vhost["include_request_attempt_count"]) == ("*:80", ["*"], True)
     canary, rest = vhost["routes"]
     assert canary["match"] == {
@@ -278,8 +278,7 @@ def test_the_route_header_names_phase_and_arm_even_where_nobody_answers(gateway)
     address = gateway.backends["b"].address
     objects = two_arms({"b": 1})
     new = translate(objects, {"a": [address], "b": ["127.0.0.1:1"]})
-    write_atomically(gateway.files.clusters, new.clusters)
-    assert admin.wait_for(lambda: admin.loaded(gateway.admin_url).clusters == new.clusters["version_info"], 5)
+    gateway.put_clusters(new.clusters)
     answer = gateway.ask()
     assert (answer.status, answer.headers["x-splitproof-route"]) == (503, "p/b")
 

@@ -1,15 +1,14 @@
 """A real stack: Envoy before two small classifiers, each served by its own process."""
 
-import http.client
 import json
 import math
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
@@ -62,42 +61,31 @@ def bodies(up):
 
 
 class Load:
-    """Threads that send one prediction after the other until told to stop; what each got and when."""
+    """A process that sends predictions all the while; afterwards, what each got and when."""
 
-    def __init__(self, info, bodies, headers=None, threads=4):
-        self.address = info.gateway_url.removeprefix("http://")
-        self.path = predict_path(info.experiment["model"])
-        self.bodies, self.headers = bodies, {**JSON, **(headers or {})}
-        self.stopped = False
+    def __init__(self, info, bodies, headers=None, threads=3):
+        self.told = {
+            "address": info.gateway_url.removeprefix("http://"),
+            "path": predict_path(info.experiment["model"]),
+            "bodies": [body.decode() for body in bodies],
+            "headers": {**JSON, **(headers or {})},
+            "threads": threads,
+        }
         self.got = []
-        self.threads = [threading.Thread(target=self.send, args=(index,)) for index in range(threads)]
 
     def __enter__(self):
-        for thread in self.threads:
-            thread.start()
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("steady_load.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.process.stdin.write(json.dumps(self.told) + "\n")
+        self.process.stdin.flush()
+        time.sleep(0.3)
         return self
 
     def __exit__(self, *_):
-        self.stopped = True
-        for thread in self.threads:
-            thread.join()
-
-    def send(self, index):
-        connection = http.client.HTTPConnection(self.address, timeout=20)
-        while not self.stopped:
-            start = time.time_ns() // 1000
-            try:
-                connection.request("POST", self.path, self.bodies[index % len(self.bodies)], self.headers)
-                answer = connection.getresponse()
-                answer.read()
-                self.got.append(
-                    (start, time.time_ns() // 1000, answer.status, answer.headers.get("x-splitproof-route"))
-                )
-            except OSError as error:
-                self.got.append((start, time.time_ns() // 1000, str(error), None))
-                connection.close()
-            index += len(self.threads)
-        connection.close()
+        out, _ = self.process.communicate(timeout=30)
+        self.got = json.loads(out)
 
 
 def test_up_leaves_what_other_commands_need(up, bodies):
@@ -259,7 +247,7 @@ def test_a_refused_route_leaves_the_old_one_and_no_trace():
     assert embedded.status("digits").phase == "split"
 
 
-def test_a_route_without_our_header_is_in_force_after_a_bounded_wait_and_says_so(up, bodies):
+def test_a_route_without_our_header_is_seen_too(up, bodies):
     def bare(objects):
         for each in objects:
             if each["kind"] == "VirtualService":
@@ -270,8 +258,7 @@ def test_a_route_without_our_header_is_in_force_after_a_bounded_wait_and_says_so
     embedded.route("digits", "split")
     change = embedded.route("digits", "dark-launch", edit=bare)
     entry = journal.read(embedded.state_dir("digits").shared.journal)[-1]
-    assert (entry.seen, entry.probes, entry.sequence) == (False, 0, change.sequence)
-    assert change.effective_us - change.applied_us < 1_000_000
+    assert (entry.seen, entry.probes, entry.sequence) == (True, 5, change.sequence)
     answer = ask(f"{up.gateway_url}{predict_path(up.experiment['model'])}", method="POST", body=bodies[0], headers=JSON)
     assert (answer.status, "x-splitproof-route" in answer.headers) == (200, False)
 
