@@ -103,7 +103,7 @@ def trouble(name: str) -> str | None:
     state = state_dir(name)
     supervisor = read_supervisor(state)
     if supervisor is None:
-        return f"{name}: no stack is up; put it up with: python -m deploy up {name}"
+        return f"no stack is up; put it up with: python -m deploy up {name}"
     ended = read_if_there(state.end, End)
     if ended:
         return ended.sentence

@@ -16,6 +16,7 @@ import pytest
 from deploy.asking import ask
 from deploy.embedded import stack as embedded
 from deploy.embedded.admin import wait_for
+from deploy.embedded.faults import Faults
 from experiments.core import journal, reading
 from experiments.core.answers import output_vector
 from experiments.core.attribution import Reference, attribute
@@ -27,6 +28,11 @@ from experiments.core.stack import read_payloads
 pytestmark = pytest.mark.usefixtures("up")
 
 JSON = {"Content-Type": "application/json"}
+# No file may grow beyond two kilobytes: to a writer that looks like a full disk.
+FULL_DISK = (
+    "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+    "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
 
 
 def deploy(*arguments, timeout=120):
@@ -263,37 +269,26 @@ def test_a_route_without_our_header_is_seen_too(up, bodies):
     assert (answer.status, "x-splitproof-route" in answer.headers) == (200, False)
 
 
-def test_down_with_nothing_up_says_so_and_is_no_error():
-    for _ in range(2):
-        ran = deploy("down", "quickstart")
-        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "quickstart: nothing is up\n", "")
+def named(name):
+    """The same experiment under another name."""
+    loaded = reading.load("digits")
+    return reading.Loaded(loaded.experiment.model_copy(update={"name": name}), loaded.folder, loaded.path)
 
 
-def test_render_prints_what_kubectl_reads():
-    ran = deploy("render", "quickstart", "--phase", "split", "--profile", "tutorial")
-    assert ran.returncode == 0
-    assert ran.stdout.count("\n---\n") == 8
-    assert "weight: 70" in ran.stdout
-    assert "x-splitproof-route" not in ran.stdout
-
-
-@pytest.mark.parametrize("command", [("up", "digits"), ("status",), ("down", "digits"), ("route", "digits", "split")])
-def test_other_targets_are_refused_clearly(command):
-    ran = deploy(*command, "--target", "kubernetes")
+def test_disk_full_while_a_stack_comes_up_is_one_clear_line_and_leaves_nothing(digits_home, left_over):
+    before = {process.pid for process in left_over(digits_home)}
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "deploy", "up", "aa", "--set", "arms.one.digits.seed=1"],
+        check=False, capture_output=True, text=True, timeout=120, cwd=CHECKOUT,
+    )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "--target kubernetes: must be embedded, the only target of this version; leave it out.\n"
+    assert "cannot be written: File too large" in ran.stderr.splitlines()[-1]
+    assert "Traceback" not in ran.stderr
+    assert not embedded.state_dir("aa").path.exists()
+    assert {process.pid for process in left_over(digits_home)} <= before
 
 
-def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path / "file"))
-    ran = deploy("up", "digits")
-    assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1
-    assert "cannot be written: Not a directory" in ran.stderr
-
-
-# Deaths: each needs a stack of its own
+# Deaths
 
 
 def ports_free(info):
@@ -315,40 +310,82 @@ def victim(info, who):
     return found[0]
 
 
-@pytest.mark.parametrize("who", ["Envoy", "serving of large", "supervisor"])
-def test_whoever_is_killed_all_go_and_status_says_who(who, digits_home, left_over):
-    loaded = reading.load("digits")
-    renamed = reading.Loaded(loaded.experiment.model_copy(update={"name": "victim"}), loaded.folder, loaded.path)
-    info = embedded.up(renamed)
-    try:
-        victim(info, who).kill()
-        assert wait_for(lambda: embedded.trouble("victim") is not None, 5)
-        said = embedded.trouble("victim")
-        assert who in said
-        assert "killed" in said
-        ours = {info.supervisor_pid, *(pod.pid for pod in info.pods)}
-        assert wait_for(lambda: not ours & {process.pid for process in left_over(digits_home)}, 5)
-        assert wait_for(lambda: ports_free(info), 5)
-        assert not embedded.is_up("victim")
-        assert said in deploy("status").stdout
-        with pytest.raises(StackError, match="its stack is dead"):
-            embedded.route("victim", "split")
-    finally:
-        assert embedded.down("victim")
-    assert not embedded.down("victim")
+def kill_and_look(info, who, home, left_over):
+    """Kill one process of a stack: all must go, the ports be free, and everybody be told who it was."""
+    name = info.experiment["name"]
+    ours = {info.supervisor_pid, *(child.pid for child in psutil.Process(info.supervisor_pid).children())}
+    assert len(ours) == 4
+    victim(info, who).kill()
+    assert wait_for(lambda: embedded.trouble(name) is not None, 5)
+    said = embedded.trouble(name)
+    assert who in said
+    assert "killed" in said
+    assert wait_for(lambda: not ours & {process.pid for process in left_over(home)}, 10)
+    assert wait_for(lambda: ports_free(info), 5)
+    assert not embedded.is_up(name)
+    assert said in deploy("status", name).stdout
+    with pytest.raises(StackError, match="its stack is dead"):
+        embedded.route(name, "split")
 
 
-def test_two_stacks_at_once_share_nothing(up):
-    loaded = reading.load("digits")
-    other = reading.Loaded(loaded.experiment.model_copy(update={"name": "other"}), loaded.folder, loaded.path)
+def test_two_stacks_share_nothing_and_one_dies_alone(up, digits_home, left_over):
     embedded.route("digits", "split")
     try:
-        info = embedded.up(other)
+        info = embedded.up(named("other"))
         urls = {info.gateway_url, info.admin_url, *(pod.url for pod in info.pods)}
         assert not urls & {up.gateway_url, up.admin_url, *(pod.url for pod in up.pods)}
         embedded.route("other", "focused")
         assert (embedded.status("digits").phase, embedded.status("other").phase) == ("split", "focused")
+        kill_and_look(info, "Envoy", digits_home, left_over)
     finally:
-        embedded.down("other")
+        assert embedded.down("other")
+    assert not embedded.down("other")
     assert embedded.trouble("digits") is None
     assert ask(f"{up.gateway_url}/v1/models/digits_classifier").status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["serving of large", "supervisor"])
+def test_whoever_is_killed_all_go_and_status_says_who(who, digits_home, left_over):
+    try:
+        kill_and_look(embedded.up(named("victim")), who, digits_home, left_over)
+        # A dead stack is replaced, not refused.
+        assert embedded.is_up("victim") is False
+        again = embedded.up(named("victim"), first_phase="focused")
+        assert embedded.status("victim").phase == "focused"
+        assert embedded.is_up("victim")
+        assert all(psutil.pid_exists(pod.pid) for pod in again.pods)
+    finally:
+        embedded.down("victim")
+
+
+@pytest.mark.slow
+def test_an_impostor_and_a_failing_pod_are_put_up_and_the_impostor_is_named():
+    faults = Faults(serves={"large": "small"}, failure_rate={"small": 0.2})
+    try:
+        embedded.up(named("sabotaged"), faults=faults)
+        found = json.loads(embedded.state_dir("sabotaged").shared.references.read_text())["problems"]
+        assert len(found) == 1
+        assert found[0].startswith("pod digits-classifier-large-0 is deployed as 'large', but serves 'small'")
+    finally:
+        embedded.down("sabotaged")
+
+
+@pytest.mark.slow
+def test_a_stack_whose_owner_is_killed_goes_down(digits_home, left_over):
+    code = (
+        "import os, sys, time; from deploy.embedded import stack; from experiments.core import reading\n"
+        "l = reading.load('aa'); stack.up(l, owner_pid=os.getpid()); print('up', flush=True); time.sleep(60)"
+    )
+    before = {process.pid for process in left_over(digits_home)}
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=CHECKOUT)
+    try:
+        assert owner.stdout.readline() == b"up\n"
+        owner.kill()
+        owner.wait()
+        assert wait_for(lambda: embedded.trouble("aa") == f"its owner (pid {owner.pid}) is gone", 5)
+        assert wait_for(lambda: {process.pid for process in left_over(digits_home)} <= before, 10)
+    finally:
+        owner.kill()
+        owner.communicate()
+        embedded.down("aa")
