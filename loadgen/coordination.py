@@ -20,7 +20,7 @@ from experiments.core.command import say
 from experiments.core.errors import Exit, RecordsError, SplitproofError, StackError
 from experiments.core.records import Ending, RunDir
 from loadgen.assignment import Assignment, check_reachable
-from loadgen.rundir import close_run, open_run
+from loadgen.rundir import close_run, local_run, open_run
 from loadgen.session import DRAIN_MARGIN_S, Closed, Order, Session
 from loadgen.users import SLOTS
 
@@ -146,7 +146,7 @@ class Coordinator:
 
     def _take_order(self, environment: Any) -> None:
         """Do what the master says, unless it speaks of another experiment or knows us not."""
-        self._environment, self.session = environment, None
+        self.session, self._refused = None, False
         decoded = getattr(environment.parsed_options, "splitproof_order", None)
         if decoded is None:
             return  # the master refused, and has said why
@@ -159,7 +159,8 @@ class Coordinator:
         if client not in order.workers:
             say("this worker came after the start: it sends nothing until the next start.")
             return
-        self._open_session(environment, order, order.workers[client])
+        run = local_run(Path(order.run), self.assignment)
+        self._open_session(environment, msgspec.structs.replace(order, run=str(run)), order.workers[client])
 
     def _open_session(self, environment: Any, order: Order, place: int) -> None:
         fire = environment.events.request.fire

@@ -185,7 +185,7 @@ class Connections:
         self.target = to
         self._idle: list[Any] = []
         self._address: Any = None
-        self._tls = gssl.create_default_context() if to.tls else None
+        self._tls = _verifying() if to.tls else None
 
     def take(self) -> Any:
         """An idle connection that the other side has not closed, else a new one.
@@ -228,17 +228,23 @@ class Connections:
         raise failure or OSError(f"no address for {self.target.host}")
 
 
+def _verifying() -> Any:
+    """gevent's own context, whether or not Locust has patched this process; it verifies names and certificates."""
+    context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return context
+
+
 def _is_quiet(connection: Any) -> bool:
-    """An idle connection has nothing to read: neither an end nor stray bytes."""
-    if isinstance(connection, ssl.SSLSocket):
-        return connection.fileno() >= 0
+    """An idle connection has nothing to read: neither an end nor stray bytes; TLS may have sent session tickets."""
     try:
-        connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # noqa: SLF001 - gevent's own recv would wait
+        # On the bare socket: gevent's own recv would wait.
+        waiting = connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # noqa: SLF001
     except BlockingIOError:
         return True
     except OSError:
         return False
-    return False
+    return bool(waiting) and isinstance(connection, gssl.SSLSocket)
 
 
 def predict(connections: Connections, request: bytes, timeout_s: float) -> Answer:

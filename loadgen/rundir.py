@@ -5,11 +5,13 @@ import os
 import platform
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from experiments.core import home, journal, records
+from experiments.core.command import say
 from experiments.core.errors import RecordsError
 from experiments.core.hypotheses import register
 from experiments.core.reading import to_mapping
@@ -48,6 +50,23 @@ def open_run(assignment: Assignment, host: str) -> RunDir:
     )
     records.write_json(run.info, info)
     return run
+
+
+def local_run(run: Path, assignment: Assignment) -> Path:
+    """The master's run directory where this machine has it, else one of the same name here, said with what to do.
+
+    Raises:
+        RecordsError: it cannot be made.
+    """
+    if run.is_dir():
+        return run
+    here = assignment.runs / assignment.experiment.name / run.name
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordsError(f"{here}: cannot be made: {error.strerror}; use --runs DIR on this worker.") from error
+    say(f"this worker records into {here}; before judging, copy its files into the master's {run}")
+    return here
 
 
 def _versions() -> dict[str, str]:

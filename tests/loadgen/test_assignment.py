@@ -5,6 +5,7 @@ import pytest
 from experiments.core import reading, records
 from experiments.core.errors import SplitproofError
 from loadgen.assignment import chosen_cohorts, resolve
+from loadgen.rundir import local_run
 
 DEFAULTS = {
     "experiment": None, "payload": None, "runs": None, "host": None, "headless": False, "autostart": False,
@@ -160,3 +161,14 @@ def test_tags_leave_cohorts(tags, excluded, left):
 )
 def test_the_loop_is_open_unless_users_are_asked_for(given, is_open):
     assert resolve(options(experiment="digits", payload=BODY, host=HOST, **given)).open_loop is is_open
+
+
+def test_a_worker_elsewhere_records_into_a_directory_of_the_same_name(place, capsys):
+    assignment = resolve(options(experiment="digits", payload=BODY, host=HOST))
+    (place / "shared").mkdir()
+    assert local_run(place / "shared", assignment) == place / "shared"
+    assert capsys.readouterr().err == ""
+    here = local_run(place / "elsewhere" / "the-run", assignment)
+    assert here == place / "runs" / "digits" / "the-run"
+    assert here.is_dir()
+    assert f"copy its files into the master's {place / 'elsewhere' / 'the-run'}" in capsys.readouterr().err

@@ -104,6 +104,33 @@ def test_a_signal_lets_requests_in_flight_finish(server, load, number, processes
     assert records.read_info(load.run()).ended.how == "completed"
 
 
+@pytest.mark.slow
+def test_a_second_interrupt_does_not_wait(server, load):
+    child = load.headless(server(delay=8.0), "--run-time", "60s")
+    load.wait_until(lambda: list(load.runs.glob("*/*/requests-*")))
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    ended = load.end(child, patience=3)
+    assert ended.code == 130
+    assert "stopped at once" in ended.text
+    assert "Traceback" not in ended.text
+    assert not load.shards()[0].complete
+
+
+@pytest.mark.slow
+def test_workers_close_their_shards_when_their_master_is_killed(server, load, left_over):
+    started = server()
+    child = load.headless(started, "--run-time", "60s", "--processes", "2")
+    load.await_rows(50)
+    child.kill()
+    load.wait_until(lambda: not left_over(load.home))
+    assert [shard.complete for shard in load.shards()] == [True, True]
+    assert ids(load.rows()) == logged_ids(started)
+    assert records.read_info(load.run()).ended is None
+
+
 def kill_at_a_random_moment(server, load, moment):
     started = server(delay=0.03)
     child = load.headless(started, "--run-time", "60s", load={"arrivals": "200/s", "slots": 12})
@@ -172,6 +199,7 @@ def test_the_closed_loop_waits_for_its_answers(server, load):
     assert share == pytest.approx(0.25, abs=0.05)
 
 
+@pytest.mark.slow
 def test_tags_choose_cohorts_of_the_schedule(server, load):
     started = server()
     load.end(load.headless(started, "--run-time", "1s", "--tags", "canary-users"))

@@ -1,5 +1,9 @@
+import http.server
 import itertools
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 
@@ -169,3 +173,62 @@ def test_the_head_ends_at_the_request_id_and_a_cohort_may_name_another_host():
     assert [line for line in lines if line.lower().startswith("host:")] == ["host: models.example"]
     assert lines[-1] == "x-request-id: "
     assert f"content-length: {len(BODY)}" in lines
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of its own authority for localhost, with its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl command")
+    key, made = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(made),
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return key, made
+
+
+def served_over_tls(key, made, opened):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made, key)
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self):
+            opened.append(1)
+            super().setup()
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_):
+            pass
+
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    served.socket = context.wrap_socket(served.socket, server_side=True)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    return served
+
+
+def test_tls_is_verified_and_its_connections_are_kept(certificate, monkeypatch):
+    key, made = certificate
+    opened = []
+    served = served_over_tls(key, made, opened)
+    url = f"https://localhost:{served.server_port}"
+    assert ask(Connections(target(url))).error == "tls"
+    opened.clear()
+    monkeypatch.setenv("SSL_CERT_FILE", str(made))
+    trusting = Connections(target(url))
+    assert [ask(trusting).body for _ in range(3)] == [b"ok"] * 3
+    assert len(opened) == 1
+    served.shutdown()
+    served.server_close()
