@@ -60,8 +60,8 @@ def _histogram(cells: Any, place: Mapping[tuple[int, int], int]) -> Histogram:
 
 def compare(tally: Tally, hypothesis: LatencyHypothesis, baseline: str) -> Compared:
     """The two arms over the registered cohorts and phase."""
-    cells = tally.in_phase(hypothesis.phase or "")
-    cells = cells[cells["cohort"].isin(hypothesis.cohorts)]
+    cells = tally.judged_by_bin
+    cells = cells[(cells["phase"] == hypothesis.phase) & cells["cohort"].isin(hypothesis.cohorts)]
     canary, base = histograms(cells, [hypothesis.canary, baseline])
     ratio = quantile_ratio(canary, base, hypothesis.quantile) if _supported(canary, base, hypothesis.quantile) else None
     return Compared(hypothesis, canary, base, ratio)
@@ -215,7 +215,7 @@ def _later_need(one: Compared, alpha: float, rates: Mapping[str, float]) -> Need
 
 def _rows(tally: Tally, registered: Hypotheses) -> Iterator[Latency]:
     """Each arm's latencies in every phase in which it answered."""
-    judged = tally.judged
+    judged = tally.judged_by_bin
     cells = judged[(judged["outcome"] == OK) & (judged["answered"] != "")]
     order = {phase: index for index, phase in enumerate(registered.batch_seconds)}
     groups = cells.groupby(["phase", "answered"])

@@ -136,10 +136,12 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
     for index, (path, digest) in enumerate(zip(paths, digests, strict=True)):
         shard = read_shard(path)
         _check_belongs(shard, info)
-        tables.append(_table(shard.rows, index))
-        summaries.append(_summary(shard, digest))
-    table = pa.concat_tables(tables)
-    stamped = table.replace_schema_metadata({_STAMP: msgspec.json.encode(_Stamp(_VERSION, summaries))})
+        table = _table(shard.rows, index)
+        tables.append(table)
+        summaries.append(_summary(shard, table, digest))
+    stamped = pa.concat_tables(tables).replace_schema_metadata(
+        {_STAMP: msgspec.json.encode(_Stamp(_VERSION, summaries))}
+    )
     _write(run.path / DERIVED, stamped)
     return Rows(stamped, tuple(summaries))
 
@@ -162,17 +164,14 @@ def _write(path: Path, table: pa.Table) -> None:
 
 
 def _table(rows: list[Row], index: int) -> pa.Table:
-    columns: list[Any] = [pa.array(np.full(len(rows), index, dtype=np.int32))]
-    columns += [
-        pa.array([getattr(row, field.name) for row in rows], type=field.type)
-        for field in SCHEMA
-        if field.name != "shard"
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    columns = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ((),) * (len(SCHEMA) - 1)
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, list(SCHEMA)[1:], strict=True)]
+    return pa.Table.from_arrays([pa.array(np.full(len(rows), index, dtype=np.int32)), *arrays], schema=SCHEMA)
 
 
-def _summary(shard: Shard, digest: str) -> ShardSummary:
-    gaps, repeated = _gaps(shard)
+def _summary(shard: Shard, table: pa.Table, digest: str) -> ShardSummary:
+    gaps, repeated = _gaps(shard, table["sequence"].to_numpy())
+    ends = table["start_us"].to_numpy() + table["latency_us"].to_numpy()
     return ShardSummary(
         name=shard.path.name,
         digest=digest,
@@ -183,20 +182,21 @@ def _summary(shard: Shard, digest: str) -> ShardSummary:
         torn=shard.torn,
         gaps=gaps,
         repeated=repeated,
-        last_end_us=max((row.start_us + row.latency_us for row in shard.rows), default=None),
+        last_end_us=int(ends.max()) if ends.size else None,
     )
 
 
-def _gaps(shard: Shard) -> tuple[int, int]:
+def _gaps(shard: Shard, numbers: Any) -> tuple[int, int]:
     """Missing and repeated numbers: a worker of an open schedule takes every n-th arrival, otherwise each counts."""
-    numbers = np.array([row.sequence for row in shard.rows], dtype=np.int64)
-    distinct = np.unique(numbers)
-    if not distinct.size:
+    if not numbers.size:
         return 0, 0
+    ordered = np.sort(numbers)
+    distinct = 1 + int(np.count_nonzero(np.diff(ordered)))
+    repeated = int(ordered.size) - distinct
     beats = {beat.workers for beat in shard.beats} | {shard.header.workers}
     if shard.header.mode != "open" or len(beats) > 1:
         # The stride changed on the way, or each process counts by itself: only the whole run can be reconciled.
-        return 0, int(numbers.size - distinct.size)
+        return 0, repeated
     stride = max(shard.header.workers, 1)
-    due = (int(distinct[-1]) - shard.header.worker) // stride + 1
-    return max(due - int(distinct.size), 0), int(numbers.size - distinct.size)
+    due = (int(ordered[-1]) - shard.header.worker) // stride + 1
+    return max(due - distinct, 0), repeated

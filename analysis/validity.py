@@ -51,6 +51,7 @@ def checks(seen: Evidence) -> list[Check]:
     found = [
         _complete(seen),
         _reconciled(seen),
+        _routing_known(seen),
         _references(seen),
         _attributed(seen),
         _agreement(seen),
@@ -71,7 +72,7 @@ def _complete(seen: Evidence) -> Check:
             "records complete", ok=True, sentence=f"{words.requests(seen.rows.table.num_rows)} recorded, none missing."
         )
     unclosed = [shard.name for shard in broken if shard.trailer is None]
-    parts = [f"{words.listed(unclosed)} has no trailer: its process was killed"] if unclosed else []
+    parts = [f"no trailer in {words.listed(unclosed)} (killed?)"] if unclosed else []
     parts += [f"{shard.name} ends in a torn line" for shard in broken if shard.torn]
     parts += [
         f"{shard.name} holds {shard.rows} rows, its trailer counts {shard.trailer.rows}"
@@ -103,6 +104,18 @@ def _reconciled(seen: Evidence) -> Check | None:
         ok=True,
         sentence=f"Locust counted {words.requests(total)}, the shards hold {words.count(rows)}.",
     )
+
+
+def _routing_known(seen: Evidence) -> Check | None:
+    """Whether the journal says which routing was in force, and every change was seen to take effect."""
+    name = "routing journal"
+    if not seen.changes:
+        return Check(name, ok=False, sentence="no journal: it is not known which routing was in force.", weakens=EVERY)
+    unseen = sorted({change.phase for change in seen.changes if change.effective_us is None})
+    if unseen:
+        sentence = f"{words.listed(unseen)} was applied, but never seen to be in force."
+        return Check(name, ok=False, sentence=sentence, weakens=EVERY, phases=unseen)
+    return None
 
 
 def _references(seen: Evidence) -> Check | None:

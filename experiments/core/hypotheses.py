@@ -16,7 +16,7 @@ ALPHA = 0.05
 SPLIT_PART, ERRORS_PART, LATENCY_PART = 0.5, 0.25, 0.25
 """How alpha is shared between the three families of claims."""
 
-CONCENTRATIONS = (10.0, 100.0, 1000.0)
+CONCENTRATIONS = (15.0, 700.0, 1500.0)
 """Prior weights of the split's mixture, in requests: small ones find large errors soon, large ones small errors."""
 
 BATCH_SECONDS = 3.0

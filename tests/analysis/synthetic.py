@@ -83,6 +83,31 @@ class Layout:
     registered: bool = True
 
 
+@dataclass(frozen=True)
+class Drawer:
+    """What one phase really does with one cohort: arms, and the upper ends of their parts of [0, 1)."""
+
+    arms: tuple[str, ...]
+    ends: tuple[float, ...]
+
+    def draw(self, random: np.random.Generator) -> str:
+        at = random.random()
+        return next((arm for arm, end in zip(self.arms, self.ends, strict=True) if at < end), self.arms[-1])
+
+
+def _drawers(chosen: Experiment, truth: Truth) -> dict[tuple[str, str], Drawer]:
+    found = {}
+    for phase in chosen.phases:
+        for cohort, expectation in routing.phase_expectations(chosen, phase).items():
+            shares = expectation.shares or {arm: 1 / len(chosen.arms) for arm in chosen.arms}
+            if truth.shares is not None:
+                shares = truth.shares(phase.name, cohort, shares)
+            used = {arm: share for arm, share in shares.items() if share > 0}
+            ends = np.cumsum(list(used.values())) / sum(used.values())
+            found[phase.name, cohort] = Drawer(tuple(used), tuple(ends.tolist()))
+    return found
+
+
 def write_run(
     folder: Path,
     chosen: Experiment | None = None,
@@ -123,24 +148,22 @@ def _rows(
     names, shares = list(chosen.cohorts), [cohort.share for cohort in chosen.cohorts.values()]
     cohorts = random.choice(names, size=number, p=np.array(shares) / sum(shares))
     applied = np.array([change.applied_us for change in changes])
+    drawers = _drawers(chosen, truth)
     rows = []
     for sequence in range(number):
         start = START_US + round(sequence * gap_us)
-        change = changes[int(np.searchsorted(applied, start, side="right")) - 1]
-        rows.append(_row(chosen, truth, change, (sequence, start, str(cohorts[sequence])), random))
+        phase = changes[int(np.searchsorted(applied, start, side="right")) - 1].phase
+        what = sequence, start, str(cohorts[sequence])
+        rows.append(_row(truth, phase, drawers[phase, what[2]], what, random))
     return rows
 
 
 def _row(
-    chosen: Experiment,
-    truth: Truth,
-    change: journal.Change,
-    what: tuple[int, int, str],
-    random: np.random.Generator,
+    truth: Truth, phase: str, drawer: Drawer, what: tuple[int, int, str], random: np.random.Generator
 ) -> records.Row:
     sequence, start, cohort = what
-    arm = _drawn_arm(chosen, truth, change, cohort, random)
-    payload = str(random.choice(PAYLOADS))
+    arm = drawer.draw(random)
+    payload = PAYLOADS[int(random.random() * len(PAYLOADS))]
     latency = round(truth.median_ms[arm] * 1000 * float(np.exp(truth.sigma * random.standard_normal())))
     fails = random.random() < truth.failing.get(arm, 0.0)
     unheard = random.random() < truth.unheard
@@ -148,7 +171,7 @@ def _row(
     signature = None if fails or unheard else f"{payload}-{served}"
     if signature and random.random() < truth.garbled:
         signature = f"{payload}-garbled"
-    route = routing.route_value(change.phase, arm) if truth.headers and not unheard else None
+    route = routing.route_value(phase, arm) if truth.headers and not unheard else None
     return records.Row(
         sequence=sequence,
         request_id=f"r{sequence}",
@@ -165,17 +188,6 @@ def _row(
         pod=None,
         response_bytes=100,
     )
-
-
-def _drawn_arm(
-    chosen: Experiment, truth: Truth, change: journal.Change, cohort: str, random: np.random.Generator
-) -> str:
-    phase = chosen.phase(change.phase)
-    expected = routing.phase_expectations(chosen, phase)[cohort].shares
-    shares = dict(expected) if expected is not None else {arm: 1 / len(chosen.arms) for arm in chosen.arms}
-    if truth.shares is not None:
-        shares = dict(truth.shares(change.phase, cohort, shares))
-    return str(random.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
 
 
 def _write_shards(

@@ -6,7 +6,7 @@ import pytest
 
 from analysis import judge as judging
 from analysis.rows import DERIVED
-from experiments.core import records
+from experiments.core import journal, records
 from experiments.core.errors import RecordsError
 from tests.analysis.synthetic import START_US, Layout, Truth, experiment, misrouted, write_run
 
@@ -292,3 +292,22 @@ def test_shards_of_another_run_are_refused(tmp_path):
     shard.write_bytes(shard.read_bytes().replace(b"synthetic-run", b"another-run"))
     with pytest.raises(RecordsError, match="belongs to run 'another-run'"):
         judging.judge(run)
+
+
+def test_a_change_that_nobody_saw_in_force_is_not_judged(tmp_path):
+    run = write_run(tmp_path)
+    lines = run.journal.read_bytes().splitlines(keepends=True)
+    run.journal.write_bytes(b"".join(lines[:3] + lines[4:]))
+    report = judging.judge(run)
+    assert named(report, "split/split/everyone+canary-users").state == "void"
+    assert named(report, "split/dark-launch/everyone+canary-users").state == "shown"
+    assert report.verdict.word == "invalid"
+
+
+def test_somebody_else_s_change_voids_its_phase_only(tmp_path):
+    run = write_run(tmp_path)
+    journal.append(run.journal, journal.Foreign(START_US + 20_000_000, "the VirtualService was edited", "kubectl"))
+    report = judging.judge(run)
+    assert named(report, "split/split/everyone+canary-users").state == "void"
+    assert named(report, "split/focused/canary-users").state == "shown"
+    assert "kubectl" in report.verdict.sentence

@@ -1,0 +1,176 @@
+"""`python -m analysis`: results, files, bytes, and one clear line for everything that cannot be read."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from experiments.core import records
+from tests.analysis.synthetic import Layout, write_run
+
+
+def run_command(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "analysis", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", **variables},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """A run of one's own."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    return records.RunDir(tmp_path / "copy")
+
+
+def test_report_prints_leaves_files_and_exits_with_the_verdict(copied):
+    done = run_command("report", copied.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Promote new")
+    assert json.loads((copied.path / "report.json").read_text())["verdict"]["word"] == "promote"
+    assert (copied.path / "report.md").read_text().startswith("## ")
+
+
+def test_same_run_same_bytes_elsewhere(copied, tmp_path):
+    first = run_command("report", copied.path, PYTHONHASHSEED="1", TZ="UTC")
+    kept = {name: (copied.path / name).read_bytes() for name in ("report.json", "report.md")}
+    moved = tmp_path / "some" / "where" / "else"
+    shutil.copytree(copied.path, moved)
+    (moved / "requests.parquet").unlink()
+    second = run_command("report", moved, PYTHONHASHSEED="2", TZ="Asia/Kolkata", LC_ALL="C.UTF-8")
+    assert second.stdout == first.stdout
+    assert {name: (moved / name).read_bytes() for name in kept} == kept
+
+
+def test_json_to_stdout_is_json_only(copied):
+    done = run_command("report", copied.path, "--json", "-")
+    assert json.loads(done.stdout)["schema_version"] == 1
+
+
+def test_the_newest_run_is_the_default(copied, tmp_path):
+    place = tmp_path / "runs" / "synthetic"
+    place.mkdir(parents=True)
+    shutil.copytree(copied.path, place / "20260101T000000Z-aaaa")
+    done = run_command("report", "--quiet", SPLITPROOF_RUNS=str(tmp_path / "runs"))
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+
+
+def empty(run):
+    shutil.rmtree(run.path)
+    run.path.mkdir()
+
+
+def absent(run):
+    shutil.rmtree(run.path)
+
+
+def without_shards(run):
+    for shard in run.shards():
+        shard.unlink()
+
+
+def empty_shard(run):
+    run.shards()[0].write_bytes(b"")
+
+
+def foreign_shard(run):
+    run.shards()[0].write_bytes(b'{"hello": "world"}\n')
+
+
+def newer_shard(run):
+    shard = run.shards()[0]
+    shard.write_bytes(shard.read_bytes().replace(b'"schema":1', b'"schema":99', 1))
+
+
+def newer_info(run):
+    info = msgspec.json.decode(run.info.read_bytes())
+    run.info.write_bytes(msgspec.json.encode({**info, "schema_version": 99}))
+
+
+def damaged_row(run):
+    shard = run.shards()[0]
+    lines = shard.read_bytes().splitlines(keepends=True)
+    shard.write_bytes(b"".join([*lines[:10], b"[1, 2\n", *lines[11:]]))
+
+
+def foreign_info(run):
+    run.info.write_bytes(b"[]")
+
+
+def bad_journal(run):
+    run.journal.write_bytes(b"nonsense\n")
+
+
+def bad_references(run):
+    run.references.write_bytes(b"{")
+
+
+def bad_outputs(run):
+    run.outputs()[0].write_bytes(b"{}\n{}\n")
+
+
+def bad_hypotheses(run):
+    info = msgspec.json.decode(run.info.read_bytes())
+    run.info.write_bytes(msgspec.json.encode({**info, "hypotheses": {"alpha": "much"}}))
+
+
+BREAKAGES = [
+    empty, absent, without_shards, empty_shard, foreign_shard, newer_shard, newer_info, damaged_row, foreign_info,
+    bad_journal, bad_references, bad_outputs, bad_hypotheses,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", BREAKAGES, ids=lambda one: one.__name__)
+def test_what_cannot_be_read_is_one_clear_line(copied, damage, capsys):
+    from analysis.__main__ import analysis
+    from experiments.core import command
+
+    damage(copied)
+    assert command.run(analysis, "python -m analysis", ["report", str(copied.path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert str(copied.path) in said.err or "run.json" in said.err
+
+
+def test_a_torn_last_line_is_accepted_and_said(tmp_path, capsys):
+    from analysis.__main__ import analysis
+    from experiments.core import command
+
+    torn = write_run(tmp_path, layout=Layout(torn=True, trailers=False))
+    assert command.run(analysis, "python -m analysis", ["report", str(torn.path)]) == 4
+    assert "incomplete" in capsys.readouterr().out
+
+
+def test_without_a_journal_nothing_is_judged(copied):
+    copied.journal.unlink()
+    done = run_command("report", copied.path)
+    assert done.returncode == 4
+    assert "it is not known which routing was in force" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_runs_are_judged_all_the_same(copied):
+    copied.path.chmod(0o555)
+    done = run_command("report", copied.path)
+    copied.path.chmod(0o755)
+    assert done.returncode == 0
+    assert "not written" in done.stderr
+
+
+def test_plan_is_printed():
+    done = run_command("plan", "quickstart")
+    assert done.returncode == 0
+    assert "split/split/everyone+canary-users" in done.stdout
