@@ -23,6 +23,7 @@ from experiments.core.spec import Experiment
 
 POWER = 0.9
 DRAWS = 200
+CERTAIN = 0.99
 SPREAD = 0.5
 """Standard deviation of log latency that is assumed where no earlier run says better."""
 
@@ -73,7 +74,7 @@ class Plan:
 
 
 def _line(one: Outlook) -> str:
-    chance = words.percent(min(one.chance, 0.99), 0)
+    chance = words.percent(one.chance, 0) if one.chance < CERTAIN else "over 99%"
     text = f"plan: {one.id:<44} {words.count(one.requests):>8} requests, shown if healthy: {chance}"
     if one.decidable:
         return text

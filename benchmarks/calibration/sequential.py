@@ -5,9 +5,9 @@ python benchmarks/calibration/sequential.py [RUNS]
 
 import math
 import sys
-from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import betaln, logsumexp
 
 from analysis.stats import bernoulli, multinomial
 from experiments.core.hypotheses import CONCENTRATIONS
@@ -35,23 +35,24 @@ def false_alarms(share: float, last: int, runs: int) -> float:
 
 
 def median_stop(expected: float, true: float, last: int, runs: int) -> float:
-    """Median number of requests until the configured share is refuted, looked at every 5 or so."""
+    """Median number of requests until the configured share is refuted, looked at 4 000 times or at every request.
+
+    The e-process is written down anew with scipy here, for all looks at once.
+    """
     random = np.random.default_rng(2)
-    step = max(last // 2000, 1)
-    looks = np.arange(step, last + 1, step)
+    step = max(last // 4000, 1)
+    n = np.arange(step, last + 1, step)
     stops = []
     for _ in range(runs):
-        hits = random.binomial(step, true, looks.size).cumsum()
-        stop = next((n for n, v in zip(looks, iter_logs(hits, looks, expected), strict=False) if v), math.inf)
-        stops.append(stop)
+        c = random.binomial(step, true, n.size).cumsum()
+        fit = c * np.log(expected) + (n - c) * np.log(1 - expected)
+        logs = [
+            betaln(k * expected + c, k * (1 - expected) + n - c) - betaln(k * expected, k * (1 - expected)) - fit
+            for k in CONCENTRATIONS
+        ]
+        crossed = np.flatnonzero(logsumexp(logs, axis=0) - np.log(len(logs)) >= -np.log(ALPHA))
+        stops.append(n[crossed[0]] if crossed.size else math.inf)
     return float(np.median(stops))
-
-
-def iter_logs(hits: np.ndarray, looks: np.ndarray, share: float) -> Iterator[bool]:
-    """Whether each look refutes, one at a time."""
-    for n, c in zip(looks.tolist(), hits.tolist(), strict=True):
-        split = multinomial.observe([[float(n - c), float(c)]], [1 - share, share], CONCENTRATIONS)
-        yield split.log_e >= -math.log(ALPHA)
 
 
 def error_alarms(rate: float, runs: int) -> float:
@@ -83,7 +84,7 @@ def main() -> None:
         print(f"| failures | {rate:g} in both, 4 000 requests | {error_alarms(rate, runs):.3f} |", flush=True)
     print("\n| configured → true | median requests to refute |\n|---|---|")
     for expected, true, last in ((0.7, 0.71, 60_000), (0.9, 0.8, 2000), (0.7, 0.3, 500)):
-        print(f"| {expected:g} → {true:g} | {median_stop(expected, true, last, min(runs, 200)):.0f} |", flush=True)
+        print(f"| {expected:g} → {true:g} | {median_stop(expected, true, last, 4 * runs):.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import sys
 import msgspec
 import pytest
 
-from experiments.core import records
+from analysis.__main__ import analysis
+from experiments.core import command, records
 from tests.analysis.synthetic import Layout, write_run
 
 
@@ -21,6 +22,18 @@ def run_command(*arguments, **variables):
         env={**os.environ, "COLUMNS": "100", **variables},
         check=False,
     )
+
+
+@pytest.fixture
+def here(capsys):
+    """The command in this process: exit code, what it printed, what it said."""
+
+    def call(*arguments):
+        code = command.run(analysis, "python -m analysis", [*map(str, arguments)])
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +67,18 @@ def test_same_run_same_bytes_elsewhere(copied, tmp_path):
     assert {name: (moved / name).read_bytes() for name in kept} == kept
 
 
-def test_json_to_stdout_is_json_only(copied):
-    done = run_command("report", copied.path, "--json", "-")
-    assert json.loads(done.stdout)["schema_version"] == 1
+def test_json_to_stdout_is_json_only(copied, here):
+    _, out, _ = here("report", copied.path, "--json", "-")
+    assert json.loads(out)["schema_version"] == 1
 
 
-def test_the_newest_run_is_the_default(copied, tmp_path):
+def test_the_newest_run_is_the_default(copied, tmp_path, here, monkeypatch):
     place = tmp_path / "runs" / "synthetic"
     place.mkdir(parents=True)
     shutil.copytree(copied.path, place / "20260101T000000Z-aaaa")
-    done = run_command("report", "--quiet", SPLITPROOF_RUNS=str(tmp_path / "runs"))
-    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    monkeypatch.setenv("SPLITPROOF_RUNS", str(tmp_path / "runs"))
+    code, out, _ = here("report", "--quiet")
+    assert (code, out.count("\n")) == (0, 1)
 
 
 def empty(run):
@@ -133,32 +147,26 @@ BREAKAGES = [
 
 
 @pytest.mark.parametrize("damage", BREAKAGES, ids=lambda one: one.__name__)
-def test_what_cannot_be_read_is_one_clear_line(copied, damage, capsys):
-    from analysis.__main__ import analysis
-    from experiments.core import command
-
+def test_what_cannot_be_read_is_one_clear_line(copied, damage, here):
     damage(copied)
-    assert command.run(analysis, "python -m analysis", ["report", str(copied.path)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1
-    assert str(copied.path) in said.err or "run.json" in said.err
+    code, out, err = here("report", copied.path)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert str(copied.path) in err or "run.json" in err
 
 
-def test_a_torn_last_line_is_accepted_and_said(tmp_path, capsys):
-    from analysis.__main__ import analysis
-    from experiments.core import command
-
+def test_a_torn_last_line_is_accepted_and_said(tmp_path, here):
     torn = write_run(tmp_path, layout=Layout(torn=True, trailers=False))
-    assert command.run(analysis, "python -m analysis", ["report", str(torn.path)]) == 4
-    assert "incomplete" in capsys.readouterr().out
+    code, out, _ = here("report", torn.path)
+    assert code == 4
+    assert "incomplete" in out
 
 
-def test_without_a_journal_nothing_is_judged(copied):
+def test_without_a_journal_nothing_is_judged(copied, here):
     copied.journal.unlink()
-    done = run_command("report", copied.path)
-    assert done.returncode == 4
-    assert "it is not known which routing was in force" in done.stdout
+    code, out, _ = here("report", copied.path)
+    assert code == 4
+    assert "it is not known which routing was in force" in " ".join(out.split())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -170,7 +178,7 @@ def test_read_only_runs_are_judged_all_the_same(copied):
     assert "not written" in done.stderr
 
 
-def test_plan_is_printed():
-    done = run_command("plan", "quickstart")
-    assert done.returncode == 0
-    assert "split/split/everyone+canary-users" in done.stdout
+def test_plan_is_printed(here):
+    code, out, _ = here("plan", "quickstart")
+    assert code == 0
+    assert "split/split/everyone+canary-users" in out
