@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from analysis import judge as judging
+from analysis.failures import Arm, Pair, interval, is_shown, log_e_harm
 from analysis.rows import DERIVED
 from experiments.core import journal, records
 from experiments.core.errors import RecordsError
@@ -311,3 +312,24 @@ def test_somebody_else_s_change_voids_its_phase_only(tmp_path):
     assert named(report, "split/split/everyone+canary-users").state == "void"
     assert named(report, "split/focused/canary-users").state == "shown"
     assert "kubectl" in report.verdict.sentence
+
+
+def test_a_margin_finer_than_the_data_is_undecided(judged):
+    claims = {"split": {"tolerance": 0.1}, "latency": {"p50": {"margin": 0.03}}}
+    report = judged(chosen=experiment(claims=claims))
+    claim = named(report, "latency/new/p50")
+    assert claim.state == "undecided"
+    assert claim.interval.low < 1.03 < claim.interval.high
+    assert claim.need.requests > 0
+    assert report.verdict.word == "hold"
+
+
+def test_unknown_requests_are_given_to_each_arm_in_turn():
+    found = Pair(Arm(1000, 0), Arm(2000, 0), Arm(40, 40))
+    low, high = interval(found, 0.05).low, interval(found, 0.05).high
+    # All forty the canary's: at least 40/1040 more; all the baseline's: at least 40/2040 less.
+    assert high > 40 / 1040
+    assert low < -40 / 2040
+    assert not is_shown(found, 0.02, 0.05)
+    assert log_e_harm(found, 0.02) < 0
+    assert is_shown(Pair(Arm(1000, 0), Arm(2000, 0), Arm()), 0.02, 0.05)
