@@ -89,10 +89,8 @@ def _enter(descriptor: int) -> None:
 
 
 def _ip(commands: Sequence[str], name: str | None = None) -> None:
-    where = ["-n", name] if name else []
-    done = subprocess.run(
-        ["ip", *where, "-batch", "-"], input="\n".join(commands), capture_output=True, text=True, check=False
-    )
+    command = ["ip", *(["-n", name] if name else []), "-batch", "-"]
+    done = subprocess.run(command, input="\n".join(commands), capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"ip {'; '.join(commands)}: {done.stderr.strip()}")
 
