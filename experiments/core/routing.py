@@ -134,7 +134,7 @@ def expected_shares(
         Shares over all arms of `subsets`, summing to 1; or none, with the reason: no route matches, or the Service
         balances over the endpoints of several arms, or something matches on what this request does not determine.
     """
-    for route in _in_order(http):
+    for route in http:
         matched = _matches(route, request)
         if matched is None:
             return Expectation(None, "the route matches on something that this request does not determine")
@@ -165,11 +165,6 @@ def phase_expectations(
             request = Request(path, cohort.headers)
             found[name] = expected_shares(routes, request, subsets, experiment.deployed(phase))
     return found
-
-
-def _in_order(http: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Istio keeps the order but puts catch-alls last."""
-    return sorted(http, key=lambda route: not route.get("match"))
 
 
 def _shares(route: Mapping[str, Any], subsets: Mapping[str, str], endpoints: Sequence[str]) -> Expectation:
@@ -225,7 +220,7 @@ def _block_matches(block: Mapping[str, Any], request: Request) -> bool | None:
     headers = {name.lower(): value for name, value in request.headers.items()}
     held = all(_header_matches(matcher, headers.get(name.lower())) for name, matcher in _items(block, "headers"))
     held = held and not any(
-        _header_matches(matcher, headers.get(name.lower())) for name, matcher in _items(block, "withoutHeaders")
+        _excluded(matcher, headers.get(name.lower())) for name, matcher in _items(block, "withoutHeaders")
     )
     held = held and _uri_matches(block, request.path)
     return held and (None if set(block) - _READ else True)
@@ -238,6 +233,11 @@ def _items(block: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, s
 def _header_matches(matcher: Mapping[str, str] | None, value: str | None) -> bool:
     """An empty matcher asks for presence only."""
     return value is not None and all(_TEXT[kind](pattern, value) for kind, pattern in (matcher or {}).items())
+
+
+def _excluded(matcher: Mapping[str, str] | None, value: str | None) -> bool:
+    """For `withoutHeaders`, Istio lets a matcher that looks at text see a missing header as an empty one."""
+    return _header_matches(matcher, value or "" if matcher else value)
 
 
 def _uri_matches(block: Mapping[str, Any], path: str) -> bool:

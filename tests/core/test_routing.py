@@ -59,6 +59,8 @@ def experiment(*phases, **more):
         ({"headers": {"user-group": {}}}, {}, "a"),
         ({"withoutHeaders": {"user-group": {"exact": "canary"}}}, {}, "b"),
         ({"withoutHeaders": {"user-group": {"exact": "canary"}}}, {"user_group": "canary"}, "a"),
+        ({"withoutHeaders": {"user-group": {"regex": ".*"}}}, {}, "a"),
+        ({"withoutHeaders": {"user-group": {}}}, {}, "b"),
         ({"uri": {"exact": "/v1/models/m:predict"}}, {}, "b"),
         ({"uri": {"prefix": "/v1/models"}}, {}, "b"),
         ({"uri": {"prefix": "/V1"}}, {}, "a"),
@@ -72,9 +74,11 @@ def test_a_match_block_means_what_istio_says(match, headers, expected):
     assert arm_of([when(match), TO_A], **headers) == expected
 
 
-def test_the_first_match_wins_and_catch_alls_come_last():
+def test_the_first_match_wins_and_nothing_comes_after_a_catch_all():
+    # Istio's BuildHTTPRoutesForVirtualService stops at the first catch-all: rules after it never match.
     assert arm_of([when({"headers": {"k": {}}}, TO_A), when({"headers": {"k": {}}}, TO_B)], k="v") == "a"
-    assert arm_of([TO_A, when({"headers": {"k": {}}})], k="v") == "b"
+    assert arm_of([TO_A, when({"headers": {"k": {}}})], k="v") == "a"
+    assert arm_of([when({"uri": {"prefix": "/"}}, TO_A), when({"headers": {"k": {}}})], k="v") == "a"
 
 
 def test_no_match_and_unknown_matchers_have_no_shares():

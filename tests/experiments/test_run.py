@@ -13,14 +13,17 @@ def all_rows(run):
 def test_a_healthy_run_breaks_nothing_and_says_so(healthy):
     assert healthy.code in (0, 3), healthy.err
     assert healthy.report["verdict"]["word"] in ("promote", "hold")
-    assert all(claim["state"] in ("shown", "undecided") for claim in healthy.report["claims"])
+    required = [claim["state"] for claim in healthy.report["claims"] if claim["required"]]
+    assert required
+    assert set(required) <= {"shown", "undecided"}
 
 
 def test_every_answer_is_attributed_and_none_contradicts_its_route(healthy):
-    counts = healthy.report["attribution"]
-    assert counts["answered_200"] > 1000
-    assert counts["attributed"] == counts["answered_200"]
-    assert counts["contradicted"] == 0
+    checks = {check["name"]: check for check in healthy.report["checks"]}
+    answered = healthy.report["records"]["judged"]
+    assert answered > 1000
+    assert checks["answers attributed"]["sentence"] == f"all {answered:,} successful answers name their arm."
+    assert checks["route header agrees"]["sentence"] == f"{answered:,} route headers agree with the outputs."
 
 
 def test_a_run_directory_holds_all_that_a_verdict_needs(healthy):
@@ -55,7 +58,7 @@ def test_rows_name_the_routing_they_met(healthy):
     assert set(phases) == {"dark-launch", "split", "focused"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_stopped_run_takes_down_what_it_put_up_and_keeps_its_records(place, short, number):
     process = place.start("run", "digits", *short)
     place.await_rows()
@@ -69,7 +72,9 @@ def test_a_stopped_run_takes_down_what_it_put_up_and_keeps_its_records(place, sh
     assert all(records.read_shard(path).complete for path in ran.run.shards())
 
 
-@pytest.mark.parametrize("victim", ["envoy", "serving", "locust"])
+@pytest.mark.parametrize(
+    "victim", ["serving", pytest.param("envoy", marks=pytest.mark.slow), pytest.param("locust", marks=pytest.mark.slow)]
+)
 def test_whatever_dies_the_run_ends_invalid_and_leaves_nothing(place, short, left_over, victim):
     process = place.start("run", "digits", *short)
     place.await_rows()
@@ -84,6 +89,7 @@ def test_whatever_dies_the_run_ends_invalid_and_leaves_nothing(place, short, lef
     assert ran.report["verdict"]["word"] == "invalid"
 
 
+@pytest.mark.slow
 def test_a_killed_conductor_leaves_nothing(place, short, left_over):
     process = place.start("run", "digits", *short)
     place.await_rows()
