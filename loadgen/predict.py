@@ -229,7 +229,7 @@ class Connections:
 
 
 def _verifying() -> Any:
-    """gevent's own context, whether or not Locust has patched this process; it verifies names and certificates."""
+    """Gevent's own context, whether or not Locust has patched this process; it verifies names and certificates."""
     context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     return context

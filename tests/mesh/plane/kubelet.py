@@ -124,6 +124,28 @@ def _start(kubelet: Kubelet, running: Running, pods: Sequence[Json]) -> None:
         running.process = start(
             kubelet.place, name, program.arguments, program.environment, namespace=running.namespace
         )
+        _forward_ports(kubelet, running.pod)
+
+
+def _forward_ports(kubelet: Kubelet, pod: Json) -> None:
+    """Let KWOK's kubelet port lead to the pod's process; the object goes with the pod."""
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+    ports = [port["containerPort"] for each in pod["spec"]["containers"] for port in each.get("ports", [])]
+    address = pod["status"]["podIP"]
+    forwards = [{"ports": [port], "target": {"address": address, "port": port}} for port in ports]
+    api.apply(
+        kubelet.api,
+        {
+            "apiVersion": "kwok.x-k8s.io/v1alpha1",
+            "kind": "PortForward",
+            "metadata": {
+                "name": pod["metadata"]["name"],
+                "namespace": pod["metadata"]["namespace"],
+                "ownerReferences": [owner],
+            },
+            "spec": {"forwards": forwards},
+        },
+    )
 
 
 def _rule(kubelet: Kubelet, pod: Json) -> Rule | None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from plane.kubelet import Kubelet, Program, Rule
 from plane.namespace import Namespace
 from plane.processes import Place, environment
 from plane.waiting import Told, until
+
+from experiments.core.home import CHECKOUT
 
 RESPONDER = Path(__file__).parent / "responder.py"
 SERVING_PORT = 8501
@@ -143,15 +145,27 @@ def _responder(pod: Json, _: Sequence[Json]) -> Program:
     return Program(arguments, f"http://{address}:{SERVING_PORT}/")
 
 
+def serving(model: str, base_paths: Mapping[str, Path]) -> Rule:
+    """A rule for the pods of an experiment: our own serving process, with the model of the pod's version.
+
+    Args:
+        model: The name that requests ask for.
+        base_paths: By version, the folder that holds the model's version folders.
+    """
+
+    def program(pod: Json, _: Sequence[Json]) -> Program:
+        address, path = pod["status"]["podIP"], base_paths[kubelet.label(pod, "version")]
+        arguments = [
+            sys.executable, "-m", "deploy.embedded.serving", "--model-name", model, "--model-base-path", str(path),
+            "--host", address, "--rest-port", str(SERVING_PORT),
+        ]  # fmt: skip
+        ready = f"http://{address}:{SERVING_PORT}/v1/models/{model}/metadata"
+        return Program(arguments, ready, {"PYTHONPATH": str(CHECKOUT)})
+
+    return Rule({"app": None, "version": None}, program)
+
+
 def _is_guarded(served: Api) -> bool:
     """istiod lets everything pass until its webhook has proven itself; then it changes the policy to Fail."""
     webhooks = api.get(served, _WEBHOOK)["webhooks"]
     return all(webhook["failurePolicy"] == "Fail" for webhook in webhooks)
-
-
-def gated(programs: Callable[[Json], list[str]], labels: dict[str, str | None]) -> Rule:
-    """A rule for pods that serve on the serving port: their command by the pod."""
-    return Rule(
-        labels,
-        lambda pod, _: Program(programs(pod), f"tcp://{pod['status']['podIP']}:{SERVING_PORT}"),
-    )
