@@ -53,7 +53,10 @@ def make_pod(namespace: Namespace, address: str) -> Namespace:
     number = next(namespace._numbers)
     pod = Namespace(f"{namespace.name}-{number}")
     _ip([f"netns add {pod.name}"])
-    _ip([f"link add pod{number} type veth peer name eth0 netns {pod.name}"], namespace.name)
+    # The hardware address follows from the address: who knew an earlier pod by it need not ask anew, for seconds.
+    hardware = ":".join(["0a", "58", *(f"{int(part):02x}" for part in address.split("."))])
+    peer = f"peer name eth0 address {hardware} netns {pod.name}"
+    _ip([f"link add pod{number} type veth {peer}"], namespace.name)
     _ip([f"link set pod{number} master mesh0", f"link set pod{number} up"], namespace.name)
     _ip(["link set lo up", f"addr add {address}/16 dev eth0", "link set eth0 up"], pod.name)
     return pod

