@@ -30,9 +30,8 @@ def apply_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
             api.apply(mesh.api, manifest, force=True)
         for manifest in manifests:
             if manifest["kind"] == "Deployment":
-                until(
-                    lambda wanted=manifest: _rolled_out(mesh, wanted), f"Deployment {_name(manifest)}", _READY_WITHIN_S
-                )
+                name = manifest["metadata"]["name"]
+                until(lambda wanted=manifest: _rolled_out(mesh, wanted), f"Deployment {name}", _READY_WITHIN_S)
 
 
 def _rolled_out(mesh: Mesh, manifest: Json) -> bool:
