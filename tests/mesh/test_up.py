@@ -1,0 +1,98 @@
+"""The command that puts a mesh up: it comes up in time, and nothing of it remains, however it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from plane import namespace
+from plane.mesh import why_not
+from plane.waiting import until
+
+from experiments.core.home import CHECKOUT
+
+pytestmark = [pytest.mark.slow, pytest.mark.mesh]
+
+UP = str(Path(__file__).parent / "up.py")
+NETNS = Path("/run/netns")
+
+
+@pytest.fixture
+def start():
+    """A function that starts the command; what still runs of it at the end is killed."""
+    reason = why_not()
+    if reason:
+        pytest.skip(f"no mesh here: {reason}")
+    started = []
+
+    def begin(*options):
+        process = subprocess.Popen(
+            [sys.executable, UP, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+def folder_of(line):
+    return Path(re.search(r"export KUBECONFIG=(\S+)/kubeconfig", line)[1])
+
+
+def of_mesh(folder):
+    """Live processes that work in a mesh's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def namespaces_of(folder):
+    return [path.name for path in NETNS.glob(f"{folder.name}*")]
+
+
+def test_interrupt_takes_everything_down(start):
+    began = time.monotonic()
+    process = start()
+    folder = folder_of(process.stdout.readline())
+    took = time.monotonic() - began
+    # Forty seconds are the promise on an idle machine of two cores; this one runs another mesh as well.
+    assert took < 80
+    assert len(of_mesh(folder)) >= 7
+    assert len(namespaces_of(folder)) >= 3
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert not folder.exists()
+    assert not namespaces_of(folder)
+    assert not of_mesh(folder)
+
+
+def test_what_a_kill_leaves_is_dead_and_the_next_start_sweeps_it(start):
+    process = start()
+    folder = folder_of(process.stdout.readline())
+    assert len(of_mesh(folder)) >= 7
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    until(lambda: not of_mesh(folder), "the kernel to kill the children", 10)
+    assert folder.exists()
+    with namespace.made():
+        assert not folder.exists()
+        assert not namespaces_of(folder)
