@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart lab digits selftest test test-all check clean
+.PHONY: help quickstart lab digits selftest test test-all mesh mesh-programs check clean
 
 help:            ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -26,6 +26,12 @@ test: $(VENV)/.dev         ## the tests that everybody runs
 
 test-all: $(VENV)/.dev     ## the slow ones too
 	$(PY) -m pytest
+
+mesh: $(VENV)/.dev         ## a real Kubernetes API server and Istio, without containers, until Ctrl-C (Linux, root)
+	$(PY) tests/mesh/up.py
+
+mesh-programs: $(VENV)/.dev  ## build what `make mesh` and the mesh tests need, once (Go; a quarter of an hour)
+	$(PY) tests/mesh/up.py --build-only
 
 check: $(VENV)/.dev        ## lint, types, import contracts, generated files
 	$(VENV)/bin/ruff check .
