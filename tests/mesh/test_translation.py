@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import envoy
 import pytest
+from plane import api
 from plane.istio import ADMIN_PORT
 from plane.kubelet import answers
-from plane.objects import pods, rendered
+from plane.objects import apply_all, pods, remove_all, rendered
 from plane.processes import running
 from plane.traffic import ask
 from plane.waiting import until
@@ -19,6 +20,45 @@ from deploy.embedded.gateway import VERSION_HOST, translate
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
 PHASES = ("dark-launch", "split", "focused")
+
+
+def to(arm, weight=None, **more):
+    destination = {"host": "image-classifier", "port": {"number": 8501}, "subset": arm}
+    return {"destination": destination, **({} if weight is None else {"weight": weight}), **more}
+
+
+BOTH_ARMS = [to("resnet50", 1), to("resnet101", 2)]
+# What a user may write by hand: each line is one feature of a VirtualService that the embedded gateway says it honours.
+WRITTEN = {
+    "prefix of a header": [{"match": [{"headers": {"user-group": {"prefix": "can"}}}], "route": BOTH_ARMS}],
+    "regex of a header": [{"match": [{"headers": {"user-group": {"regex": "can.*"}}}], "route": BOTH_ARMS}],
+    "presence of a header": [{"match": [{"headers": {"user-group": {}}}], "route": BOTH_ARMS}],
+    "absence of a value": [{"match": [{"withoutHeaders": {"user-group": {"exact": "canary"}}}], "route": BOTH_ARMS}],
+    "absence of a header": [{"match": [{"withoutHeaders": {"user-group": {}}}], "route": BOTH_ARMS}],
+    "two headers": [{"match": [{"headers": {"b": {"exact": "1"}, "a": {"prefix": "2"}}}], "route": BOTH_ARMS}],
+    "either of two": [
+        {"match": [{"headers": {"a": {"exact": "1"}}}, {"uri": {"exact": "/x"}}], "route": [to("resnet101")]}
+    ],
+    "path": [{"match": [{"uri": {"prefix": "/v1/"}, "ignoreUriCase": True}], "route": BOTH_ARMS}],
+    "regex of a path": [{"match": [{"uri": {"regex": "/v1/.*"}}], "route": BOTH_ARMS}],
+    "catch-all first": [
+        {"route": [to("resnet50")]},
+        {"match": [{"headers": {"user-group": {"exact": "canary"}}}], "route": [to("resnet101")]},
+    ],
+    "names": [{"name": "r", "match": [{"name": "m", "uri": {"prefix": "/v1"}}], "route": BOTH_ARMS}],
+    "timeout": [{"route": BOTH_ARMS, "timeout": "1m0.5s"}],
+    "retries": [
+        {"route": BOTH_ARMS, "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "5xx,503,gateway-error"}}
+    ],
+    "no retries": [{"route": BOTH_ARMS, "retries": {"attempts": 0}}],
+    "headers of a route": [
+        {"route": BOTH_ARMS, "headers": {"response": {"set": {"b": "1", "a": "2"}, "remove": ["c"]}}},
+    ],
+    "headers of a destination": [
+        {"route": [to("resnet50", 100, headers={"request": {"add": {"x": "1"}}, "response": {"set": {"y": "2"}}})]},
+    ],
+    "a weight of 0": [{"route": [to("resnet50", 5), to("resnet101", 0)]}],
+}
 PATH = "/v1/models/image_classifier:predict"
 
 
@@ -80,11 +120,47 @@ def both(request, mesh, applied, tmp_path):
             yield f"http://{mesh.gateways[0]}:{ADMIN_PORT}", ours
 
 
+@pytest.fixture(scope="module")
+def objects(mesh):
+    """The split of the quickstart, applied once for all of the routes that are written by hand."""
+    manifests = rendered(mesh, "quickstart", "--phase", "split")
+    apply_all(mesh, manifests)
+    yield manifests
+    remove_all(mesh, manifests)
+
+
+def arrived(admin_url, path):
+    """Whether Envoy has the routes that begin with an exact match of this path."""
+    return path in json.dumps(route_config(admin_url))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_routes_written_by_hand_are_the_same(mesh, objects, tmp_path, name):
+    mark = {"match": [{"uri": {"exact": f"/{name.replace(' ', '-')}"}}], "route": [to("resnet50")]}
+    http = [mark, *WRITTEN[name]]
+    manifests = [
+        {**each, "spec": {**each["spec"], "http": http}} if each["kind"] == "VirtualService" else each
+        for each in objects
+    ]
+    with mesh.inside():
+        api.apply(mesh.api, next(each for each in manifests if each["kind"] == "VirtualService"), force=True)
+        theirs = f"http://{mesh.gateways[0]}:{ADMIN_PORT}"
+        until(lambda: arrived(theirs, mark["match"][0]["uri"]["exact"]), "istiod's routes", 20)
+        with embedded(mesh, tmp_path, manifests) as ours:
+            istiod, own = (route_config(url)["virtual_hosts"] for url in (theirs, ours))
+    (their_host,), (our_host,) = istiod, without_ours(own)
+    assert len(their_host["routes"]) >= 2
+    assert [route_meaning(route) for route in our_host["routes"]] == [
+        route_meaning(route) for route in their_host["routes"]
+    ]
+
+
 def test_routes_are_the_same_in_order_match_weight_retry_and_header(both):
     istiod, ours = (route_config(url) for url in both)
     theirs, own = istiod["virtual_hosts"], without_ours(ours["virtual_hosts"])
     assert [vhost["domains"] for vhost in own] == [vhost["domains"] for vhost in theirs]
     assert [vhost["name"] for vhost in own] == [vhost["name"] for vhost in theirs]
+    assert all(vhost["routes"] for vhost in theirs)
     for our_host, their_host in zip(own, theirs, strict=True):
         assert [route_meaning(route) for route in our_host["routes"]] == [
             route_meaning(route) for route in their_host["routes"]
