@@ -42,7 +42,8 @@ def alive(process: Running) -> bool:
     _reap(process.pid)
     try:
         found = psutil.Process(process.pid)
-        return found.cmdline() == process.arguments and found.status() != psutil.STATUS_ZOMBIE
+        # For an instant after its start a process has no command line yet.
+        return found.cmdline() in (process.arguments, []) and found.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
