@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from experiments.core.reading import Loaded, experiment_hash, to_mapping
 from experiments.core.routing import phase_expectations
 from experiments.core.spec import Experiment, Phase
 from experiments.core.stack import StackDir, StackInfo
+from experiments.core.versions import installed
 from experiments.progress import Narrator
 
 LOCUSTFILE = home.CHECKOUT / "loadgen" / "canary.py"
@@ -135,7 +135,7 @@ def _open_run(loaded: Loaded, stack: StackInfo, options: Options) -> records.Run
         started_us=time.time_ns() // 1000,
         target=stack.target,
         hypotheses=register(experiment, own),
-        versions={**_versions(), **stack.versions},
+        versions={**installed(_VERSIONS_OF), **stack.versions},
         host={"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         models=stack.models,
         notes=list(stack.notes),
@@ -143,14 +143,6 @@ def _open_run(loaded: Loaded, stack: StackInfo, options: Options) -> records.Run
     )
     records.write_json(run.info, info)
     return run
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS_OF:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def _expectations(loaded: Loaded, phase: Phase) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """The run directory of a plain Locust run: made before the load, closed after it. A conductor does both itself."""
 
-import contextlib
 import os
 import platform
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from experiments.core.records import Ending, RunDir, RunInfo
 from experiments.core.routing import phase_expectations, route_is_generated
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir
+from experiments.core.versions import installed
 from loadgen.assignment import Assignment
 
 _VERSIONS_OF = ("locust", "gevent", "geventhttpclient", "numpy")
@@ -42,7 +41,7 @@ def open_run(assignment: Assignment, host: str) -> RunDir:
         started_us=time.time_ns() // 1000,
         target=stack.target if stack else host,
         hypotheses=register(experiment),
-        versions={**_versions(), **(stack.versions if stack else {})},
+        versions={**installed(_VERSIONS_OF), **(stack.versions if stack else {})},
         host={"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         models=stack.models if stack else {},
         notes=[*(stack.notes if stack else []), *assignment.notes],
@@ -67,14 +66,6 @@ def local_run(run: Path, assignment: Assignment) -> Path:
         raise RecordsError(f"{here}: cannot be made: {error.strerror}; use --runs DIR on this worker.") from error
     say(f"this worker records into {here}; before judging, copy its files into the master's {run}")
     return here
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS_OF:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def _expectations(experiment: Experiment) -> dict[str, dict[str, Any]]:

