@@ -1,6 +1,5 @@
 """`keras.applications` by name: a model with its weights, and the preprocessing that its family wants (export only)."""
 
-import difflib
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args
 import keras
 import numpy as np
 
+from deploy.applications import refuse_unknown
 from deploy.model_info import Preprocessing
 from deploy.payloads import preprocess
 from experiments.core.errors import ProvisionError
@@ -51,11 +51,7 @@ def application(arm: Arm, unreachable: Callable[[], str | None]) -> tuple[Any, W
 
 
 def _builder(name: str) -> Any:
-    by_lower = {each.lower(): each for each in _known()}
-    if name not in by_lower.values():
-        close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-        hint = f"did you mean {by_lower[close[0]]!r}? " if close else ""
-        raise ProvisionError(f"{name}: no model of keras.applications; {hint}There are: {', '.join(_known())}.")
+    refuse_unknown(name, _known())
     return getattr(keras.applications, name)
 
 

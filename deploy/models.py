@@ -15,7 +15,7 @@ from subprocess import Popen
 
 import msgspec
 
-from deploy import images, payloads
+from deploy import applications, images, payloads
 from deploy.model_info import INFO, VERSION, ModelInfo, read_info
 from deploy.tasks import Task, output_file
 from experiments.core.children import end, last_lines, spawn
@@ -122,6 +122,9 @@ def _source(arm: Arm, folder: Path) -> tuple[dict[str, object], str]:
     name = str(arm.keras)
     if name.endswith(".keras"):
         return {"keras_file": _content(folder / name)}, Path(name).stem
+    names = applications.known()
+    if names:  # else the export, which imports Keras, will know
+        applications.refuse_unknown(name, names)
     seed = None if arm.weights == "imagenet" else arm.seed
     return {"keras": name, "weights": arm.weights, "seed": seed}, name
 

@@ -52,7 +52,8 @@ def _values(alias: str, array: npt.NDArray[Any]) -> Any:
         return _texts(array.tolist(), as_bytes=alias.endswith(_BYTES_SUFFIX))
     if array.dtype.kind not in _PLAIN_KINDS:
         raise ServingError("UNIMPLEMENTED", f"Tensor name: {alias} has a type that JSON cannot hold: {array.dtype}")
-    return np.ascontiguousarray(array).reshape(array.shape)
+    # A tensor without dimensions becomes a scalar of its own type: orjson takes no such arrays.
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def _texts(value: Any, *, as_bytes: bool) -> Any:

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _SHUTDOWN_S = 2
 _WARMUPS = 3
 _SLEEPERS = 64
+_BACKLOG = 2048
 _COLLECT_AFTER = 500_000
 """Objects; a photo as JSON is 50,000 lists, none of which is part of a cycle."""
 
@@ -105,7 +107,7 @@ async def _answer(service: Service, call: Call, body: bytes, encoding: str, rece
     watch = asyncio.create_task(_note_leaving(receive, gone))
 
     def work() -> Answer | None:
-        return None if gone.is_set() else predict(service.servable, call, inflate(body, encoding))
+        return None if gone.is_set() else _predict(service, call, inflate(body, encoding))
 
     try:
         answer = await loop.run_in_executor(service.threads, work)
@@ -116,6 +118,14 @@ async def _answer(service: Service, call: Call, body: bytes, encoding: str, rece
     finally:
         watch.cancel()
     return answer
+
+
+def _predict(service: Service, call: Call, body: bytes) -> Answer:
+    try:
+        return predict(service.servable, call, body)
+    except Exception as error:  # noqa: BLE001 - one request that we did not foresee must not end in a bare page
+        traceback.print_exception(error)
+        return error_answer(ServingError("INTERNAL", f"{type(error).__name__}: {error}"))
 
 
 async def _note_leaving(receive: Receive, gone: threading.Event) -> None:
@@ -131,12 +141,12 @@ def load(base_path: Path, name: str, intra_op_threads: int = 1) -> Servable:
     Raises:
         ProvisionError: there is no version directory, or its SavedModel cannot be loaded.
     """
-    from deploy import savedmodel
-
     versions = [int(path.name) for path in base_path.glob("*") if path.name.isdigit() and path.is_dir()]
     if not versions:
         raise ProvisionError(f"{base_path}: holds no numbered version directory such as 1/; name the folder above it.")
     newest = max(versions)
+    from deploy import savedmodel  # TensorFlow takes its time; the folder was looked at first
+
     directory = next(path for path in base_path.glob("*") if path.name.isdigit() and int(path.name) == newest)
     model = savedmodel.load(directory, intra_op_threads)
     _warm(model)
@@ -250,6 +260,7 @@ def serve(  # noqa: PLR0913 - one argument for each option
     faults = Faults(slowdown, failure_rate, random.Random(seed))  # noqa: S311 - faults need no cryptography
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="predict")
     _spare_collector()
+    port.listen(_BACKLOG)
     command.say(f"serving {model_name} at http://{host}:{port.getsockname()[1]}")
     _serve(Service(servable, pool, faults), port)
 

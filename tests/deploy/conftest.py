@@ -1,8 +1,10 @@
 import json
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import envoy
 import pytest
@@ -123,3 +125,11 @@ def digits_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPLITPROOF_HOME", str(home))
         yield home
+
+
+@pytest.fixture(scope="session")
+def saved_models(tmp_path_factory):
+    """Models that somebody else has made: a .keras file and SavedModels."""
+    path = tmp_path_factory.mktemp("saved-models")
+    subprocess.run([sys.executable, Path(__file__).with_name("saved_models.py"), path], check=True, timeout=120)
+    return path
