@@ -138,6 +138,9 @@ def _save(model: Any, target: Path) -> None:
     except (AssertionError, TypeError, ValueError):
         shutil.rmtree(target, ignore_errors=True)
         model.export(str(target), verbose=False)
+    except tf.errors.OpError as error:
+        reason = " ".join(str(error.message).split())[:200]
+        raise ProvisionError(f"{target}: cannot be written: {reason}; free space or change permissions.") from error
 
 
 def _traced(model: Any) -> Any:

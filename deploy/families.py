@@ -21,6 +21,9 @@ Weights = Literal["imagenet", "random"]
 
 _STALLED_S = 20.0
 
+_USUAL_SIZE = 224
+"""What the families were trained on that take images of any size."""
+
 
 def application(arm: Arm, unreachable: Callable[[], str | None]) -> tuple[Any, Weights, tuple[str, ...]]:
     """The model of an arm that names one of keras.applications, its weights, and notes on them.
@@ -94,7 +97,8 @@ def preprocessing_of(name: str, model: Any) -> Preprocessing:
     Raises:
         ProvisionError: it does something else than any mode that is known here.
     """
-    _, height, width, channels = model.input_shape
+    _, *sizes, channels = model.input_shape
+    height, width = (size or _USUAL_SIZE for size in sizes)
     function = sys.modules[_builder(name).__module__].preprocess_input
     pixels = np.array([[[[0, 0, 0], [255, 255, 255], [10, 100, 200]]]], dtype=np.float32)
     wanted = np.asarray(function(pixels.copy()))
