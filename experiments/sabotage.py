@@ -73,15 +73,15 @@ HEALTHY = Tampering()
 
 def sabotages(baseline: str, canary: str) -> tuple[Sabotage, ...]:
     """The faults of the self-test for an experiment with these two arms."""
-    # About half of what a client waits for is the server's own time: twice that is half as long again, or more.
-    slower = Tampering(Faults(slowdown={canary: 2.0}))
+    # Less than half of what a client waits for is the server's own time: 2.0 x of it was 44 % more for the client.
+    slower = Tampering(Faults(slowdown={canary: 2.2}))
     failing = Tampering(Faults(failure_rate={canary: 0.05}))
     impostor = Tampering(Faults(serves={canary: baseline}))
     return (
         Sabotage("swapped", "weights swapped", Tampering(edit=_edit_http(_swap)), HEALTHY, "roll back", "split"),
         Sabotage("leak", "1 % leaks at weight 0", Tampering(edit=_edit_http(_leak)), HEALTHY, "roll back", "split"),
         Sabotage("impostor", "the canary's name serves the baseline's model", impostor, HEALTHY, "invalid", "serves"),
-        Sabotage("slower", "the canary is at least 50 % slower", slower, HEALTHY, "roll back", "latency"),
+        Sabotage("slower", "the canary is about 50 % slower for its clients", slower, HEALTHY, "roll back", "latency"),
         Sabotage("failing", "the canary fails 5 %", failing, HEALTHY, "roll back", "errors"),
     )
 
