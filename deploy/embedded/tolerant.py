@@ -18,6 +18,9 @@ _WORDS = {
     "Infinity": float("inf"), "-Infinity": float("-inf"), "Inf": float("inf"), "-Inf": float("-inf"),
 }  # fmt: skip
 _WORD = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)))
+_LONGEST_INTEGER = 20
+"""Characters of -2**63, and of 2**64 - 1."""
+
 _OPENING = {"[": "]", "{": "}"}
 
 
@@ -134,8 +137,8 @@ def _scalar(reader: _Reader, character: str) -> Any:
 
 def _integer(digits: str) -> int | float:
     """An integer where 64 bits hold it, else the nearest double."""
-    value = float(digits)
-    return int(digits) if -(2.0**63) <= value < 2.0**64 else value
+    value = int(digits) if len(digits) <= _LONGEST_INTEGER else 2**64
+    return value if -(2**63) <= value < 2**64 else float(digits)
 
 
 def _string(reader: _Reader) -> str:
