@@ -37,7 +37,12 @@ def post(url, path, body):
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
     connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
-    found = response.status, json.loads(response.read()), response.headers.get("x-splitproof-route")
+    text = response.read()  # no JSON where Envoy itself answers, as it does before it has a route or an endpoint
+    found = (
+        response.status,
+        json.loads(text) if response.status == 200 else text,
+        response.headers.get("x-splitproof-route"),
+    )
     connection.close()
     return found
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from plane import api
@@ -31,7 +32,7 @@ def apply_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
         for manifest in manifests:
             if manifest["kind"] == "Deployment":
                 name = manifest["metadata"]["name"]
-                until(lambda wanted=manifest: _rolled_out(mesh, wanted), f"Deployment {name}", _READY_WITHIN_S)
+                until(partial(_rolled_out, mesh, manifest), f"Deployment {name}", _READY_WITHIN_S)
 
 
 def _rolled_out(mesh: Mesh, manifest: Json) -> bool:
@@ -39,7 +40,11 @@ def _rolled_out(mesh: Mesh, manifest: Json) -> bool:
     status: dict[str, Any] = found.get("status", {})
     wanted = found["spec"]["replicas"]
     seen = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
-    return seen and status.get("updatedReplicas") == wanted == status.get("availableReplicas")
+    return bool(seen and status.get("updatedReplicas") == wanted == status.get("availableReplicas"))
+
+
+def _is_empty(mesh: Mesh, namespace: str) -> bool:
+    return not api.listed(mesh.api, "v1", "Pod", namespace)
 
 
 def pods(mesh: Mesh, namespace: str, labels: str = "") -> list[Json]:
@@ -58,4 +63,4 @@ def remove_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
                 with suppress(RefusedError):
                     api.delete(mesh.api, manifest)
         for name in filter(None, namespaces):
-            until(lambda where=name: not api.listed(mesh.api, "v1", "Pod", where), f"no pod in {name}", _GONE_WITHIN_S)
+            until(partial(_is_empty, mesh, name), f"no pod in {name}", _GONE_WITHIN_S)
