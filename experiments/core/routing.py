@@ -171,7 +171,8 @@ def _shares(route: Mapping[str, Any], subsets: Mapping[str, str], endpoints: Seq
     destinations = route.get("route")
     if not destinations:
         return Expectation(None, "the route answers by itself and sends nothing to an arm")
-    shares = dict.fromkeys(subsets.values(), 0.0)
+    # Whole weights are added before the division: shares of one arm then never sum to more than 1 by rounding.
+    sums = dict.fromkeys(subsets.values(), 0)
     weights = [entry.get("weight", 100 if len(destinations) == 1 else 0) for entry in destinations]
     total = sum(weights)
     if total <= 0:
@@ -181,8 +182,8 @@ def _shares(route: Mapping[str, Any], subsets: Mapping[str, str], endpoints: Seq
         if arm is None and weight:
             return Expectation(None, _no_arm(entry["destination"]))
         if arm is not None:
-            shares[arm] += weight / total
-    return Expectation(shares)
+            sums[arm] += weight
+    return Expectation({arm: weight / total for arm, weight in sums.items()})
 
 
 def _arm_of(destination: Mapping[str, Any], subsets: Mapping[str, str], endpoints: Sequence[str]) -> str | None:
