@@ -118,7 +118,7 @@ def test_bad_images_are_refused_in_one_line(tmp_path):
     bomb(tmp_path / "bomb.png")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     assert "truncated" in refusal(tmp_path / "half.jpg")
-    assert "cannot identify" in refusal(tmp_path / "text.jpg")
+    assert "is no image of any kind" in refusal(tmp_path / "text.jpg")
     assert "cannot be read" in refusal(tmp_path / "empty.png")
     assert "cannot be read" in refusal(tmp_path / "folder.png")
     assert "no such image" in refusal(tmp_path / "missing.png")
