@@ -197,7 +197,7 @@ def test_a_mistake_inside_the_only_phase_is_not_called_a_missing_phase(write):
 
 
 def test_a_changed_value_that_the_file_lacks_is_refused_like_any_other(write):
-    with pytest.raises(ExperimentError, match="1: name: '../x': String should match"):
+    with pytest.raises(ExperimentError, match=r"1: name: '\.\./x': String should match"):
         reading.load(write(GOOD), ["name=../x"])
 
 
