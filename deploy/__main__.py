@@ -14,6 +14,7 @@ from deploy.embedded import stack as embedded
 from deploy.embedded.state import names
 from deploy.embedded.switch import find_phase
 from deploy.model_info import RESNET
+from deploy.tasks import write_whole
 from experiments.core import command, reading
 from experiments.core.errors import ProvisionError, StackError
 
@@ -168,15 +169,18 @@ def payload(images: tuple[Path, ...], output: Path | None, mode: Mode, size: int
         _write_body(output, payloads.payload_for_image(images[0], preprocessing))
         return
     output.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
     for image in images:
-        _write_body(output / f"{image.stem}.json", payloads.payload_for_image(image, preprocessing))
+        # Two images may differ in their folder or suffix alone: neither overwrites the other.
+        name = payloads.unique_id(image, taken)
+        _write_body(output / f"{name}.json", payloads.payload_for_image(image, preprocessing))
 
 
 def _write_body(path: Path | None, body: bytes) -> None:
     if path is None:
         click.echo(body)
         return
-    path.write_bytes(body)
+    write_whole(path, body)
     click.echo(path)
 
 

@@ -1,5 +1,6 @@
 """The quantities that people write in experiment files: `80%`, `5pp`, `8/s`, `60s`, `+80%`."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -34,9 +35,10 @@ def _parser(
         if isinstance(value, float) and not from_file:
             return value
         found = re.fullmatch(pattern, value.strip()) if isinstance(value, str) else None
-        if found is None:
+        scaled = math.inf if found is None else scale(found)
+        if not math.isfinite(scaled):  # so many digits that no number holds them
             raise _bad(value, rule)
-        return scale(found)
+        return scaled
 
     return parse
 

@@ -86,6 +86,7 @@ def _phase(
             if arm in arms and arm not in present and weight:
                 yield Problem(place, f"{arm!r} has weight but is not in this phase's arms; deploy it or drop it.")
     yield from _route_form(phase, loc)
+    yield from _patterns(phase.get("route"), (*loc, "route"))
     yield from _expectations(phase, loc, arms, cohorts)
 
 
@@ -128,6 +129,32 @@ def _route_form(phase: Mapping[str, Any], loc: tuple[int | str, ...]) -> Iterato
             )
     if isinstance(route, (list, tuple)) and not route:
         yield Problem((*loc, "route"), "has no rule; add one.")
+
+
+_NOT_IN_RE2 = re.compile(r"\(\?(?:=|!|<=|<!|P=|>)|\\[1-9]")
+
+
+def _patterns(value: Any, loc: tuple[int | str, ...]) -> Iterator[Problem]:
+    """Every `regex` below a place that Envoy's RE2 would refuse."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key == "regex" and isinstance(each, str):
+                yield from _pattern(each, (*loc, key))
+            else:
+                yield from _patterns(each, (*loc, key))
+    for index, each in enumerate(_sequence(value)):
+        yield from _patterns(each, (*loc, index))
+
+
+def _pattern(pattern: str, loc: tuple[int | str, ...]) -> Iterator[Problem]:
+    found = _NOT_IN_RE2.search(pattern)
+    if found:
+        yield Problem(loc, f"{pattern!r}: {found[0]!r} is not known to RE2, Envoy's regular expressions; do without.")
+        return
+    try:
+        re.compile("" if pattern == "*" else pattern)  # for Istio, * alone asks whether a header is there
+    except (re.error, RecursionError, OverflowError) as error:
+        yield Problem(loc, f"{pattern!r}: is no regular expression: {error}; mend it.")
 
 
 def _expectations(

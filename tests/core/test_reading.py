@@ -127,7 +127,7 @@ def test_a_share_above_100_percent_is_two_mistakes(write):
     [
         ("a: [1, 2", ":1: not readable as YAML"),
         ("a: 1\na: 2\n", 'found duplicate key "a"'),
-        ("", "is a mapping with arms"),
+        ("", "is empty; must have arms"),
         ("- 1\n- 2\n", "is a mapping with arms"),
         ("\x00", "not readable as YAML"),
     ],
@@ -171,3 +171,48 @@ def test_the_schema_refuses_what_reading_refuses(write):
     bad = YAML(typ="safe").load(Path(write(GOOD.replace("share: 80%", "share: 80"))))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, reading.json_schema())
+
+
+def test_aliases_that_unfold_without_end_are_refused_before_they_are_walked(write):
+    levels = "".join(f"x{n + 1}: &x{n + 1} [{', '.join([f'*x{n}'] * 9)}]\n" for n in range(12))
+    assert problems_of(write(f"x0: &x0 [1]\n{levels}arms: *x12\n")) == [
+        "1: unfolds to more than 100,000 values, an experiment has hundreds; drop the aliases."
+    ]
+
+
+def test_a_folder_and_text_of_another_encoding_are_named_as_such(tmp_path):
+    with pytest.raises(ExperimentError, match="is a folder; must be an experiment file"):
+        reading.load(str(tmp_path))
+    other = tmp_path / "other.yaml"
+    other.write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(ExperimentError, match=r"other\.yaml:1: is not UTF-8 text .*; save it as UTF-8\."):
+        reading.load(str(other))
+
+
+def test_a_mistake_inside_the_only_phase_is_not_called_a_missing_phase(write):
+    text = GOOD[: GOOD.index("  - {name: split")] + "load: {arrivals: 8/s}\n"
+    assert [line.partition(" ")[2] for line in problems_of(write(text.replace("name: dark-launch", "name: Dark")))] == [
+        "phases.0.name: 'Dark': String should match pattern '^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$'; mend it."
+    ]
+
+
+def test_a_changed_value_that_the_file_lacks_is_refused_like_any_other(write):
+    with pytest.raises(ExperimentError, match=r"1: name: '\.\./x': String should match"):
+        reading.load(write(GOOD), ["name=../x"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(", "'(': is no regular expression: missing ), unterminated subpattern at position 0; mend it."),
+        ("(?=a)b", "'(?=a)b': '(?=' is not known to RE2, Envoy's regular expressions; do without."),
+        (r"(a)\1", r"""'(a)\\1': '\\1' is not known to RE2, Envoy's regular expressions; do without."""),
+    ],
+)
+def test_a_regex_that_envoy_would_refuse_is_refused_with_its_line(write, pattern, says):
+    text = GOOD.replace("{user-group: canary}, to:", "{user-group: {regex: '" + pattern + "'}}, to:")
+    assert problems_of(write(text)) == [f"13: phases.2.route.0.when.user-group.regex: {says}"]
+
+
+def test_a_duration_beyond_all_numbers_is_refused(write):
+    assert "must be a duration" in problems_of(write(GOOD.replace("for: 60s", f"for: {'9' * 400}s")))[0]
