@@ -12,6 +12,7 @@ from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
 from experiments.core.hypotheses import Hypotheses
 from experiments.core.journal import Foreign, Period
+from experiments.core.profile import mean_rate
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
 
@@ -35,7 +36,8 @@ def judge(run: RunDir) -> Report:
     registered = _registered(info, experiment)
     seen = _evidence(run, info, experiment, registered)
     lost = lost_requests(seen.rows)
-    rates = {name: experiment.load.arrivals * cohort.share for name, cohort in experiment.cohorts.items()}
+    mean = mean_rate(experiment)
+    rates = {name: mean * cohort.share for name, cohort in experiment.cohorts.items()}
     split_claims, shares = split.judge(seen.tally, registered, lost, rates)
     errors_claims, failed = failures.judge(seen.tally, registered, lost, rates)
     latency_claims, latencies = latency.judge(seen.tally, registered, rates)

@@ -11,6 +11,7 @@ import xxhash
 
 from experiments.core import home, reading
 from experiments.core.errors import ExperimentError, ProvisionError, StackError
+from experiments.core.profile import profile
 from experiments.core.records import RunDir, read_info
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
@@ -70,7 +71,7 @@ class Assignment:
         """The open-loop schedule of the experiment's load."""
         load, cohorts = self.experiment.load, self.experiment.cohorts
         shares = {name: cohort.share for name, cohort in cohorts.items()}
-        return Schedule(load.arrivals, load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
+        return Schedule(profile(load), load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
 
 
 def is_open_loop(options: argparse.Namespace) -> bool:

@@ -88,8 +88,7 @@ class Coordinator:
         slots = {name: kind for name, kind in environment.available_user_classes.items() if name == SLOTS}
         if not self._open_loop:
             environment.user_classes[:] = [kind for kind in environment.user_classes if kind not in slots.values()]
-            rate = self.assignment.experiment.load.arrivals
-            say(f"closed loop: users wait for each answer; load.arrivals ({rate:g}/s) is not used.")
+            say("closed loop: users wait for each answer; the arrivals of the experiment's load are not used.")
             return
         environment.user_classes[:] = list(slots.values())
         # Tags choose cohorts of the schedule, not tasks of a slot: Locust must not filter the slots away.

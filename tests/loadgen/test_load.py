@@ -16,6 +16,7 @@ import pytest
 
 from experiments.core import reading, records
 from experiments.core.home import CHECKOUT
+from experiments.core.profile import steady
 from loadgen.schedule import Schedule, arrivals
 
 SHARES = {"everyone": 0.75, "canary-users": 0.25}
@@ -46,7 +47,7 @@ def test_every_prediction_is_recorded_and_sent_as_scheduled(server, load):
         assert there.group == ("canary" if row.cohort == "canary-users" else "-")
         assert (row.error, row.signature is None) == (("http_5xx", True) if there.status == 503 else (None, False))
     # The rows are the schedule.
-    drawn = arrivals(Schedule(100, "poisson", 5, SHARES, ("cat", "dog", "owl")))
+    drawn = arrivals(Schedule(steady(100), "poisson", 5, SHARES, ("cat", "dog", "owl")))
     origin = shard.header.origin_us
     for arrival, row in zip(drawn, sorted(shard.rows, key=lambda row: row.sequence), strict=False):
         assert (row.sequence, row.cohort, row.payload) == (arrival.sequence, arrival.cohort, arrival.payload)
@@ -203,7 +204,7 @@ def test_the_closed_loop_waits_for_its_answers(server, load):
 def test_tags_choose_cohorts_of_the_schedule(server, load):
     started = server()
     load.end(load.headless(started, "--run-time", "1s", "--tags", "canary-users"))
-    drawn = arrivals(Schedule(100, "constant", 1, SHARES, ("cat", "dog", "owl")))
+    drawn = arrivals(Schedule(steady(100), "constant", 1, SHARES, ("cat", "dog", "owl")))
     wanted = [each.sequence for each in itertools.islice(drawn, 50) if each.cohort == "canary-users"]
     assert sorted(row.sequence for row in load.rows())[: len(wanted)] == wanted
     assert {seen.group for seen in started.requests()} == {"canary"}
