@@ -15,7 +15,7 @@ from experiments.core.profile import profile
 from experiments.core.records import RunDir, read_info
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
-from loadgen.predict import reachable, target
+from loadgen.predict import Dialer, reachable, target
 from loadgen.schedule import Schedule
 
 DEFAULT_EXPERIMENT = "quickstart"
@@ -37,6 +37,7 @@ class Assignment:
         stack: What the experiment's stack says of itself, if there is one.
         run: The run directory that a conductor made, if one did.
         runs: Where a run directory of our own goes.
+        ca_file: Certificates to trust instead of the system's.
         open_loop: Whether arrivals come from the schedule.
         cohorts: The cohorts that were chosen (all, unless tags say otherwise).
         notes: Sentences about what the report will not be able to say.
@@ -48,6 +49,7 @@ class Assignment:
     stack: StackInfo | None
     run: RunDir | None
     runs: Path
+    ca_file: str | None
     open_loop: bool
     cohorts: tuple[str, ...]
     notes: tuple[str, ...]
@@ -105,6 +107,7 @@ def resolve(options: argparse.Namespace) -> Assignment:
         stack=stack,
         run=run,
         runs=Path(options.runs).absolute() if options.runs else home.runs(),
+        ca_file=options.ca_file,
         open_loop=is_open_loop(options),
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
         notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
@@ -145,7 +148,7 @@ def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo 
     """--host, else the gateway of the stack; checked here if the load starts by itself."""
     host: str | None = options.host or (stack.gateway_url if stack else None)
     if host is not None:
-        target(host)
+        Dialer(target(host), options.ca_file)  # refuses what it cannot use
     if starts_by_itself(options):
         check_reachable(host, experiment.name)
     return host

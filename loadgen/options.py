@@ -29,6 +29,12 @@ def add_options(parser: Any) -> None:
         metavar="DIR",
         help="Where the run directory is made. Default: runs/ in the checkout.",
     )
+    group.add_argument(
+        "--ca-file",
+        env_var="SPLITPROOF_CA_FILE",
+        metavar="FILE",
+        help="Certificates to trust instead of the system's, where the host is https.",
+    )
 
 
 def peek(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, bool]:

@@ -50,9 +50,9 @@ class Cohort(Frozen):
     headers: dict[str, str] = Field(default_factory=dict)
     connections: Annotated[str, Field(pattern=r"^(per-user|per-request|pool:[1-9]\d{0,3})$")] | None = Field(
         None,
-        description="per-user: each user (in the open loop, each slot) keeps one of its own. per-request: a new one each "
-        "time. pool:N: at most N, kept, in each load process. Default: open loop, as many as requests are in flight, kept, "
-        "the last used first; closed loop, per-user.",
+        description="per-user: each user (in the open loop, each slot) keeps one of its own. per-request: a new one "
+        "each time. pool:N: at most N, kept, in each load process. Default: open loop, as many as requests are in "
+        "flight, kept, the last used first; closed loop, per-user.",
     )
 
 

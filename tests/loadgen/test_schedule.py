@@ -110,6 +110,13 @@ def test_poisson_counts_follow_a_ramp(seed):
     assert stats.chi2.sf(((observed - expected) ** 2 / expected).sum(), expected.size) > 1e-4
 
 
+def taken_until(drawn, offset_us):
+    taken = []
+    while drawn.peek().offset_us <= offset_us:
+        taken.append(drawn.take())
+    return taken
+
+
 @settings(max_examples=15, deadline=None)
 @given(schedules, st.integers(2, 5), st.integers(0, 300), st.integers(1, 200))
 def test_when_a_worker_is_lost_the_others_take_its_arrivals_from_then_on(schedule, workers, when, ahead):
@@ -119,13 +126,12 @@ def test_when_a_worker_is_lost_the_others_take_its_arrivals_from_then_on(schedul
     sent, lost = [], workers - 1
     for index in range(workers):
         drawn, counter = Arrivals(schedule, Part(index, workers)), DueCounter(schedule, Part(index, workers))
-        mine = [drawn.take() for _ in itertools.takewhile(lambda _: drawn.peek().offset_us <= now, itertools.count())]
+        mine = taken_until(drawn, now)
         assert counter.due(now) == len(mine)
         if index != lost:
             drawn.redivide(since, Part(index, workers - 1))
             counter.redivide(since, Part(index, workers - 1))
-            while drawn.peek().offset_us <= end:
-                mine.append(drawn.take())
+            mine += taken_until(drawn, end)
             assert counter.due(end) == len(mine)
         sent += mine
     missing = {each for each in whole if now < each.offset_us < since and each.sequence % workers == lost}
