@@ -30,8 +30,8 @@ from loadgen.users import SLOTS
 
 _OPENED, _DIVIDED, _DRAIN = "splitproof-opened", "splitproof-divided", "splitproof-drain"
 _CLOSED, _FAILED = "splitproof-closed", "splitproof-failed"
-_LEAD_US = 300_000
-"""How long after the order the schedule begins: users must have been spawned in every process."""
+_LEAD_US, _WORKERS_LEAD_US = 300_000, 700_000
+"""How long after the order the schedule begins: users must have been spawned, here or in every worker."""
 
 _LOOK_S = 0.25
 """How often the master looks whether a worker is lost."""
@@ -142,7 +142,7 @@ class Coordinator:
             run=str(run.path),
             experiment_hash=self.assignment.experiment_hash,
             payloads_hash=self.assignment.payloads_hash,
-            origin_us=time.time_ns() // 1000 + _LEAD_US,
+            origin_us=time.time_ns() // 1000 + (_WORKERS_LEAD_US if self._is_master else _LEAD_US),
             open_loop=self._open_loop,
             cohorts=list(self.assignment.cohorts),
             workers=self._division(environment.runner),

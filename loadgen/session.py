@@ -129,8 +129,7 @@ class Session:
         self._awake_us = self.clock.now()
         self._closed: Closed | None = None
         self._recorder = Recorder(RunDir(Path(order.run)), self._header(place))
-        # Nothing that is there now will be garbage; looking through it would keep requests waiting.
-        gc.collect()
+        # Little of what is there now will be garbage; looking through it would keep requests waiting.
         gc.freeze()
         self._beats = gevent.spawn(self._beat_until_closed)
 

@@ -70,7 +70,7 @@ def test_every_prediction_is_recorded_and_sent_as_scheduled(server, load):
 
 def test_two_processes_divide_the_schedule(server, load):
     started = server()
-    ended = load.end(load.headless(started, "--run-time", "1s", "--processes", "2"))
+    ended = load.end(load.headless(started, "--run-time", "2s", "--processes", "2"))
     shards = load.shards()
     assert ended.code == 0, ended.text
     assert [shard.complete for shard in shards] == [True, True]
