@@ -23,6 +23,11 @@ BY_HEADER = (
     "a gateway that lies about its route would not be found out."
 )
 
+CLOSED_LOOP = (
+    "The load was a closed loop: users waited for each answer before they asked again, so a slow answer made for fewer "
+    "requests, and a stall shows in fewer latencies than it would have cost."
+)
+
 
 def judge(run: RunDir) -> Report:
     """The report of a run.
@@ -48,7 +53,7 @@ def judge(run: RunDir) -> Report:
         schema_version=SCHEMA_VERSION,
         subject=_subject(info, experiment),
         verdict=decide(claims),
-        remarks=_remarks(info, experiment),
+        remarks=[*_remarks(info, experiment), *_loop(seen.rows)],
         claims=claims,
         shares=[*shares, *balance.shares(seen.tally, registered, arms)],
         dispersions=list(balance.dispersions(seen.tally, registered, arms)),
@@ -129,6 +134,10 @@ def _remarks(info: RunInfo, experiment: Experiment) -> list[str]:
     if info.ended is not None and info.ended.how != "completed":
         remarks.append(f"The run was {info.ended.how}: {info.ended.detail or 'no reason was given'}.")
     return remarks + list(info.notes)
+
+
+def _loop(rows: Rows) -> list[str]:
+    return [CLOSED_LOOP] if any(shard.header.mode == "closed" for shard in rows.shards) else []
 
 
 def _records(seen: Evidence) -> Records:

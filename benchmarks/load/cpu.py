@@ -35,12 +35,12 @@ def cpu_seconds(pid: int) -> float:
 
 def served(url: str) -> int:
     """Requests that nginx has counted, less our own looks at the counter."""
-    served.looks += 1  # type: ignore[attr-defined]
+    served.looks += 1
     text = urllib.request.urlopen(f"{url}/status").read().decode()
-    return int(text.split("\n")[2].split()[2]) - served.looks  # type: ignore[attr-defined,no-any-return]
+    return int(text.split("\n")[2].split()[2]) - served.looks
 
 
-served.looks = 0  # type: ignore[attr-defined]
+served.looks = 0
 
 
 def measured(process: "subprocess.Popen[bytes]", url: str) -> dict[str, float]:
@@ -115,13 +115,12 @@ def table(path: Path) -> None:
     for request, answer in sorted({(line["request"], line["answer"]) for line in lines}, reverse=True):
         rounds = [line for line in lines if (line["request"], line["answer"]) == (request, answer)]
         medians = {name: statistics.median(line[name]["us"] for line in rounds) for name in CLIENTS}
-        against = {
-            name: sorted(line["ours"]["us"] / line[name]["us"] for line in rounds) for name in ("bare", "wrk")
-        }
+        against = {name: sorted(line["ours"]["us"] / line[name]["us"] for line in rounds) for name in ("bare", "wrk")}
+        spread = f"[{against['bare'][0]:.2f}–{against['bare'][-1]:.2f}]"
         print(
-            f"| {request // 1000} KB / {answer // 1000} KB | {len(rounds)} | {medians['bare']:.0f} | {medians['ours']:.0f} "
-            f"| {medians['wrk']:.0f} | **{statistics.median(against['bare']):.2f}** [{against['bare'][0]:.2f}–"
-            f"{against['bare'][-1]:.2f}] | {statistics.median(against['wrk']):.1f} |"
+            f"| {request // 1000} KB / {answer // 1000} KB | {len(rounds)} | {medians['bare']:.0f} "
+            f"| {medians['ours']:.0f} | {medians['wrk']:.0f} | **{statistics.median(against['bare']):.2f}** {spread} "
+            f"| {statistics.median(against['wrk']):.1f} |"
         )
 
 

@@ -122,4 +122,6 @@ class Load:
 
     def runs(self) -> list[records.RunDir]:
         """Every run so far, the oldest first."""
-        return [records.RunDir(path) for path in sorted((self.folder / "runs").glob("*/*"), key=lambda p: p.stat().st_ctime)]
+        return [
+            records.RunDir(path) for path in sorted((self.folder / "runs").glob("*/*"), key=lambda p: p.stat().st_ctime)
+        ]
