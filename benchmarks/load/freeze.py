@@ -22,12 +22,13 @@ from pathlib import Path
 import envoy
 import numpy as np
 import numpy.typing as npt
+from place import Load, answer_body, request_body, wait_for_port
 
 from experiments.core import records
-from place import Load, answer_body, request_body, wait_for_port
 
 PORT, RATE, SECONDS, DELAY_S = 18082, 200, 20, 0.1
 CONNECTIONS = 400
+FILTERS = "type.googleapis.com/envoy.extensions.filters"
 QUANTILES = (0.5, 0.99, 0.999)
 Floats = npt.NDArray[np.float64]
 
@@ -35,18 +36,18 @@ Floats = npt.NDArray[np.float64]
 def bootstrap() -> dict[str, object]:
     """An Envoy that holds every request for a while and answers it itself."""
     fault = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+        "@type": f"{FILTERS}.http.fault.v3.HTTPFault",
         "delay": {"fixed_delay": f"{DELAY_S}s", "percentage": {"numerator": 100}},
     }
     answer = {"status": 200, "body": {"inline_string": answer_body(1000).decode()}}
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "http_filters": [
             {"name": "envoy.filters.http.fault", "typed_config": fault},
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {"@type": f"{FILTERS}.http.router.v3.Router"},
             },
         ],
         "route_config": {
