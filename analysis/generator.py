@@ -105,7 +105,5 @@ def _retries(rows: Rows) -> Iterator[Check]:
     said = len(attempts) - attempts.null_count
     if said:
         more = int(pc.sum(pc.greater(attempts, 1)).as_py() or 0)
-        sentence = (
-            f"the proxy counted its tries for {words.requests(said)}, and tried {words.count(more)} more than once."
-        )
+        sentence = f"the proxy counts its tries: {words.count(more)} of {words.requests(said)} took more than one."
         yield Check("retries by the proxy", ok=True, sentence=sentence)

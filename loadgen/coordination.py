@@ -182,8 +182,8 @@ class Coordinator:
         if environment.runner.client_id not in order.workers:
             say("this worker came after the start: it sends nothing until the next start.")
             return
+        self._elsewhere = not Path(order.run).is_dir()  # the path alone says nothing: it may be the same everywhere
         run = local_run(Path(order.run), self.assignment)
-        self._elsewhere = str(run) != order.run
         session = self._open_session(environment, msgspec.structs.replace(order, run=str(run)))
         environment.runner.send_message(_OPENED, {"shard": session.shard})
 

@@ -36,6 +36,19 @@ def test_an_answer_brings_its_status_body_route_and_upstream_time(server):
     assert (seen.request_id, seen.group, seen.path) == ("some-id", "canary", "/v1/models/m:predict")
 
 
+def test_the_proxys_own_count_of_its_tries_is_seen_where_it_gives_one(server):
+    assert ask(connections_to(server().url)).attempts is None
+    assert ask(connections_to(server(behaviour="retried").url)).attempts == 2
+
+
+def test_the_first_bytes_come_before_the_last(server):
+    started = server(delay=0.05)
+    before = time.monotonic_ns()
+    answer = ask(connections_to(started.url))
+    assert before + 50_000_000 <= answer.reply.first_byte_ns <= time.monotonic_ns()
+    assert ask(connections_to(server(delay=3.0).url), timeout=0.2).reply.first_byte_ns == 0
+
+
 def test_one_connection_serves_request_after_request(server):
     started = server()
     connections = connections_to(started.url)
@@ -179,6 +192,15 @@ def test_the_head_ends_at_the_request_id_and_a_cohort_may_name_another_host():
     assert f"content-length: {len(BODY)}" in lines
 
 
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "no PEM certificates")])
+def test_a_file_of_certificates_that_cannot_be_used_is_refused_in_one_line(tmp_path, content, why):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(StackError, match=rf"^--ca-file .*{why}.*; name a file of PEM certificates\.$"):
+        Dialer(target("https://h"), str(file))
+
+
 @pytest.fixture
 def certificate(tmp_path):
     """A certificate of its own authority for localhost, with its key."""
@@ -234,5 +256,11 @@ def test_tls_is_verified_and_its_connections_are_kept(certificate, monkeypatch):
     trusting = connections_to(url)
     assert [ask(trusting).body for _ in range(3)] == [b"ok"] * 3
     assert len(opened) == 1
+    monkeypatch.delenv("SSL_CERT_FILE")
+    named = Connections(Dialer(target(url), str(made)))
+    assert ask(named).body == b"ok"
+    # The name is verified too, not only the signature.
+    elsewhere = Connections(Dialer(target(f"https://127.0.0.1:{served.server_port}"), str(made)))
+    assert ask(elsewhere).error == "tls"
     served.shutdown()
     served.server_close()
