@@ -189,9 +189,9 @@ def _payloads(
         return known, []
     ids = {body: name for name, body in known.items()}
     bodies: dict[str, bytes] = {}
-    for file in files:
-        body = read_body(Path(file))
-        name = ids.get(body, Path(file).stem)
+    for file in _files(files):
+        body = read_body(file)
+        name = ids.get(body, file.stem)
         if name in bodies:
             raise ProvisionError(f"--payload {file}: a payload {name!r} was named before; rename one of the files.")
         bodies[name] = body
@@ -199,6 +199,17 @@ def _payloads(
     return bodies, [
         f"payload {name} has no reference: its answers cannot be attributed by output" for name in strangers
     ]
+
+
+def _files(given: Sequence[str]) -> list[Path]:
+    """The files that are named; of a folder, its .json files."""
+    found: list[Path] = []
+    for name in given:
+        inside = sorted(Path(name).glob("*.json")) if Path(name).is_dir() else [Path(name)]
+        if not inside:
+            raise ProvisionError(f"--payload {name}: the folder has no .json file; put whole request bodies there.")
+        found += inside
+    return found
 
 
 def read_body(path: Path) -> bytes:

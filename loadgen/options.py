@@ -19,9 +19,10 @@ def add_options(parser: Any) -> None:
     group.add_argument(
         "--payload",
         action="append",
-        metavar="FILE.json",
+        metavar="FILE.json|DIR",
         env_var="SPLITPROOF_PAYLOAD",
-        help="A whole request body; may be given several times. Default: the payloads of the experiment's stack.",
+        help="A whole request body, or a folder of them; may be given several times. "
+        "Default: the payloads of the experiment's stack.",
     )
     group.add_argument(
         "--runs",

@@ -1,5 +1,6 @@
 """Loads of several machines: a master and its workers, apart or lost."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -24,8 +25,8 @@ def ids(rows):
     return {row.request_id for row in rows}
 
 
-def crew(load, server, port, workers, *arguments, seconds="6s", start=None):
-    start = start or (lambda number, given: load.start(*given))
+def crew(load, server, port, workers, seconds, start=None):
+    start = start or (lambda _number, given: load.start(*given))
     line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
     given = [*line, *load.payloads, *load.experiment(**FAST)]
     started = [start(number, given) for number in range(workers)]
@@ -84,16 +85,13 @@ def elsewhere(load):
         child = subprocess.Popen(
             [unshare, "-m", "sh", "-c", script, "sh", *command],
             stdin=subprocess.DEVNULL, stdout=(log := (own / "log").open("w+b")), stderr=subprocess.STDOUT,
-            cwd=load.folder, env={**load.environment, **PATCH.get(number, {})}, start_new_session=True,
+            cwd=load.folder, env=load.environment, start_new_session=True,
         )  # fmt: skip
         child.log = log
         load.children.append(child)
         return child
 
     return start
-
-
-PATCH = {}
 
 
 @pytest.mark.slow
@@ -161,7 +159,7 @@ def test_a_wall_clock_that_is_set_during_the_load_moves_no_row_and_is_reported(s
     assert load.end(child).code == 0
     (shard,) = load.shards()
     starts = [row.start_us for row in sorted(shard.rows, key=lambda row: row.sequence)]
-    assert max(b - a for a, b in zip(starts, starts[1:], strict=False)) < 1_000_000
+    assert max(b - a for a, b in itertools.pairwise(starts)) < 1_000_000
     checks = {check.name: check for check in judge(load.run()).checks}
     assert "was set by 3,600,0" in checks["clock steady"].sentence
 
