@@ -126,3 +126,28 @@ def test_the_command_prints_what_kubectl_reads(tmp_path):
         if each["name"] == "payloads"
     ]  # fmt: skip
     assert volume["persistentVolumeClaim"] == {"claimName": "bodies", "readOnly": True}
+
+
+def unknown_keys(value, kind, at=""):
+    """Keys that the Kubernetes API, as its own Python client describes it, does not know."""
+    models = pytest.importorskip("kubernetes").client.models
+    if kind.lower().startswith("list["):
+        return [key for each in value for key in unknown_keys(each, kind[5:-1], at)]
+    model = getattr(models, kind, None)
+    if model is None:  # text, a number, or a mapping with free keys
+        return []
+    known = {name: attribute for attribute, name in model.attribute_map.items()}
+    found = [f"{at}.{key}" for key in value if key not in known]
+    for key, inner in value.items():
+        if key in known:
+            found += unknown_keys(inner, model.openapi_types[known[key]], f"{at}.{key}")
+    return found
+
+
+def test_the_kubernetes_api_knows_every_key(experiment):
+    kinds = {"Namespace": "V1Namespace", "ConfigMap": "V1ConfigMap", "Service": "V1Service", "Job": "V1Job"}
+    kinds["PersistentVolumeClaim"] = "V1PersistentVolumeClaim"
+    for each in load_manifests(experiment, FORM):
+        assert unknown_keys(each, kinds[each["kind"]], each["kind"]) == []
+    wrong = {"spec": {"template": {"spec": {"containers": [{"nmae": "x"}]}}}}
+    assert unknown_keys(wrong, "V1Job", "Job") == ["Job.spec.template.spec.containers.nmae"]
