@@ -12,6 +12,7 @@ from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
 from experiments.core.hypotheses import Hypotheses
 from experiments.core.journal import Foreign, Period
+from experiments.core.profile import mean_rate
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
 
@@ -20,6 +21,11 @@ __all__ = ["Report", "judge"]
 BY_HEADER = (
     "Arms are told by the route header, not by the outputs, as the experiment asks: "
     "a gateway that lies about its route would not be found out."
+)
+
+CLOSED_LOOP = (
+    "The load was a closed loop: users waited for each answer before they asked again, so a slow answer made for fewer "
+    "requests, and a stall shows in fewer latencies than it would have cost."
 )
 
 
@@ -35,7 +41,8 @@ def judge(run: RunDir) -> Report:
     registered = _registered(info, experiment)
     seen = _evidence(run, info, experiment, registered)
     lost = lost_requests(seen.rows)
-    rates = {name: experiment.load.arrivals * cohort.share for name, cohort in experiment.cohorts.items()}
+    mean = mean_rate(experiment)
+    rates = {name: mean * cohort.share for name, cohort in experiment.cohorts.items()}
     split_claims, shares = split.judge(seen.tally, registered, lost, rates)
     errors_claims, failed = failures.judge(seen.tally, registered, lost, rates)
     latency_claims, latencies = latency.judge(seen.tally, registered, rates)
@@ -46,7 +53,7 @@ def judge(run: RunDir) -> Report:
         schema_version=SCHEMA_VERSION,
         subject=_subject(info, experiment),
         verdict=decide(claims),
-        remarks=_remarks(info, experiment),
+        remarks=[*_remarks(info, experiment), *_loop(seen.rows)],
         claims=claims,
         shares=[*shares, *balance.shares(seen.tally, registered, arms)],
         dispersions=list(balance.dispersions(seen.tally, registered, arms)),
@@ -127,6 +134,10 @@ def _remarks(info: RunInfo, experiment: Experiment) -> list[str]:
     if info.ended is not None and info.ended.how != "completed":
         remarks.append(f"The run was {info.ended.how}: {info.ended.detail or 'no reason was given'}.")
     return remarks + list(info.notes)
+
+
+def _loop(rows: Rows) -> list[str]:
+    return [CLOSED_LOOP] if any(shard.header.mode == "closed" for shard in rows.shards) else []
 
 
 def _records(seen: Evidence) -> Records:

@@ -19,6 +19,7 @@ from analysis.split import Counts, judge_counts
 from analysis.stats.exceedances import needed
 from experiments.core import hypotheses
 from experiments.core.hypotheses import ErrorsHypothesis, Hypotheses, LatencyHypothesis, SplitHypothesis
+from experiments.core.profile import expected_requests
 from experiments.core.spec import Experiment
 
 POWER = 0.9
@@ -99,7 +100,7 @@ def plan(experiment: Experiment, spread: float = SPREAD) -> Plan:
 
 def _expected(experiment: Experiment, phase: str, cohorts: Sequence[str]) -> float:
     share = math.fsum(experiment.cohorts[cohort].share for cohort in cohorts)
-    return USABLE * share * hypotheses.expected_requests(experiment, experiment.phase(phase))
+    return USABLE * share * expected_requests(experiment, experiment.phase(phase))
 
 
 def _outlook(
@@ -133,7 +134,7 @@ def _never(claim: ErrorsHypothesis | LatencyHypothesis) -> Outlook:
 def _split(experiment: Experiment, registered: Hypotheses, claim: SplitHypothesis) -> Outlook:
     """Drawn counts, judged as they will be; the number of the cohort's requests is drawn too."""
     arms = tuple(claim.shares)
-    total = USABLE * hypotheses.expected_requests(experiment, experiment.phase(claim.phase))
+    total = USABLE * expected_requests(experiment, experiment.phase(claim.phase))
     part = math.fsum(experiment.cohorts[cohort].share for cohort in claim.cohorts)
 
     def chance_at(multiple: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from experiments.core.errors import ExperimentError, RecordsError
+from experiments.core.profile import expected_requests
 from experiments.core.routing import Expectation, phase_expectations
 from experiments.core.spec import Experiment, Phase
 
@@ -185,11 +186,6 @@ def expectations(experiment: Experiment, phase: Phase, routes: Routes | None = N
         return phase_expectations(experiment, phase, http)
     except ExperimentError as error:
         return {cohort: Expectation(None, str(error)) for cohort in experiment.cohorts}
-
-
-def expected_requests(experiment: Experiment, phase: Phase) -> float:
-    """Arrivals of a phase; warm-up comes before the first and takes nothing off it."""
-    return experiment.load.arrivals * phase.duration
 
 
 def _groups(phase: Phase, expected: Mapping[str, Expectation]) -> list[Group]:

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from experiments.core.errors import ExperimentError
+from experiments.core.quantities import DURATION
 from experiments.core.semantics import Problem, semantic_problems
 from experiments.core.spec import Experiment
 
@@ -118,10 +119,20 @@ def _allow_short_forms(schema: dict[str, Any]) -> None:
     definitions["Route"] = {"anyOf": [text, rules, definitions["Route"], weights]}
     definitions["TextMatch"] = {"anyOf": [text, definitions["TextMatch"]]}
     definitions["LatencyClaim"] = {"anyOf": [text, definitions["LatencyClaim"]]}
+    _allow_short_loads(definitions, text)
     headers = {"type": "object", "additionalProperties": {"$ref": "#/$defs/TextMatch"}}
     rule = definitions["Rule"]["properties"]
     rule["to"] = {"anyOf": [text, weights]}
     rule["when"] = {"anyOf": [headers, {"$ref": "#/$defs/When"}, rule["when"]]}
+
+
+def _allow_short_loads(definitions: dict[str, Any], text: dict[str, Any]) -> None:
+    """A list of steps is a load, and one step may stand among a load's settings."""
+    steps = {"type": "array", "items": {"$ref": "#/$defs/Step"}, "minItems": 1}
+    settings = definitions["Load"]["properties"]
+    settings["arrivals"] = {**definitions["Step"]["properties"]["arrivals"], "default": "8/s"}
+    settings["for"] = {**text, "pattern": DURATION}
+    definitions["Load"] = {"anyOf": [steps, definitions["Load"]]}
 
 
 def _change(raw: Any, change: str) -> None:

@@ -38,6 +38,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     upstream_us: int | None
     pod: str | None
     response_bytes: int
+    first_byte_us: int | None = None  # from the start to the first bytes of the answer
+    attempts: int | None = None  # the proxy's own count of tries, where it sets x-envoy-attempt-count
 
 
 COLUMNS = Row.__struct_fields__
@@ -47,7 +49,8 @@ class ShardHeader(msgspec.Struct, frozen=True, tag="shard", tag_field="kind"):
     """Who wrote a shard, for which run, on which clock.
 
     `origin_us` is time zero of the schedule: warm-up is counted from there. `mode` is `open` (a schedule) or `closed`
-    (users that wait for their answers).
+    (users that wait for their answers). `client` is the process as Locust names it. `clock_offset_us` was added to this
+    machine's clock so that it agrees with the master's, to within `clock_uncertainty_us`.
     """
 
     schema: int
@@ -63,12 +66,19 @@ class ShardHeader(msgspec.Struct, frozen=True, tag="shard", tag_field="kind"):
     mode: str = "open"
     worker: int = 0
     workers: int = 1
+    client: str = ""
+    slots: int | None = None
+    clock_offset_us: int = 0
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="kind", omit_defaults=True):
     """The state of a load process, about once a second.
 
     `watermark_us` is the start of the oldest request still in flight, or the time of the beat if there is none.
+    `cpu` is the share of one core that the process used since the beat before, `lag_us` the longest that its event loop
+    kept something waiting. Counted from the start: `sent`; `starved`, the arrivals that found every slot busy;
+    `queued`, the requests that waited for one of a limited number of connections. `wall_us` is how far the wall clock
+    has moved away from the clock of the shard.
     """
 
     at_us: int
@@ -78,6 +88,10 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="kind", omit_defau
     cpu: float | None = None
     lag_us: int | None = None
     workers: int = 1
+    sent: int | None = None
+    starved: int = 0
+    queued: int = 0
+    wall_us: int = 0
 
 
 class Trailer(msgspec.Struct, frozen=True, tag="trailer", tag_field="kind"):
@@ -90,6 +104,8 @@ class Trailer(msgspec.Struct, frozen=True, tag="trailer", tag_field="kind"):
     outputs_capped: bool = False
     scheduled: int | None = None
     never_sent: int = 0
+    starved: int = 0
+    queued: int = 0
 
 
 _Meta = ShardHeader | Beat | Trailer
@@ -263,6 +279,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     notes: list[str] = []
     expectations: dict[str, dict[str, Any]] = {}
     load_started_us: int | None = None
+    load_processes: list[str] = []
     locust_requests: int | None = None
     ended: Ending | None = None
 

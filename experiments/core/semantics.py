@@ -27,6 +27,7 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _arm_sources(raw)
     yield from _cohort_shares(raw)
     yield from _phase_names(raw)
+    yield from _load(raw.get("load"))
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
             yield from _phase(phase, ("phases", index), arms, [str(c) for c in _mapping(raw.get("cohorts"))])
@@ -71,6 +72,38 @@ def _phase_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if isinstance(name, str) and Counter(names)[name] > 1 and name in names[:index]:
             yield Problem(("phases", index, "name"), f"{name!r} is used before; phase names must differ; rename one.")
+
+
+_ENDS_AT_ZERO = re.compile(r"(?:.*\.\.)?\s*0+(?:\.0*)?\s*/\s*\w+\s*")
+
+
+def _load(load: Any) -> Iterator[Problem]:
+    """Steps follow one another: each but the last needs its length, and the last must go on with something."""
+    place, steps = _steps(load)
+    if place == ("load", "steps") and _mapping(load).get("arrivals") is not None and steps:
+        yield Problem(place, "there is load.arrivals too; give one of the two.")
+    if place != ("load", "arrivals") and not steps:
+        yield Problem(place, "has no step; add one such as {arrivals: 5/s, for: 30s}.")
+    for index, step in enumerate(steps[:-1]):
+        if isinstance(step, Mapping) and step.get("for") is None:
+            yield Problem(
+                (*place, index), "has no `for` and would never end; only the last step may have none; add it."
+            )
+    last = _mapping(steps[-1]).get("arrivals") if steps else None
+    if isinstance(last, str) and _ENDS_AT_ZERO.fullmatch(last):
+        at = place if place == ("load", "arrivals") else (*place, len(steps) - 1, "arrivals")
+        yield Problem(at, "the load would end at rate 0; its last rate holds until the end: add a step that goes on.")
+
+
+def _steps(load: Any) -> tuple[tuple[int | str, ...], Sequence[Any]]:
+    """The steps of a load as they stand in the file, and where they stand."""
+    if isinstance(load, (list, tuple)):
+        return ("load",), load
+    settings = _mapping(load)
+    if settings.get("steps"):
+        return ("load", "steps"), _sequence(settings["steps"])
+    ramp = ".." in str(settings.get("arrivals"))
+    return ("load", "arrivals"), [settings] if ramp else []
 
 
 def _phase(
