@@ -7,6 +7,7 @@ from analysis.answers import attribute_outputs
 from analysis.findings import Check
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
+from analysis.stops import horizons
 from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, tally
 from analysis.validity import Evidence, lost_requests
 from analysis.verdict import decide
@@ -32,7 +33,7 @@ def judge(run: RunDir) -> Report:
         ExperimentError: the experiment in it breaks rules.
     """
     experiment, seen = gather(run)
-    return conclude(experiment, seen, validity.checks(seen), _remarks(seen.info, experiment))
+    return conclude(experiment, seen, validity.checks(seen), remarks_on(seen.info, experiment))
 
 
 def gather(run: RunDir) -> tuple[Experiment, Evidence]:
@@ -47,9 +48,7 @@ def gather(run: RunDir) -> tuple[Experiment, Evidence]:
     return experiment, _evidence(run, info, experiment, _registered(info, experiment))
 
 
-def conclude(
-    experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]
-) -> Report:
+def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:
     """Every claim judged on the evidence, wherever that came from: a run directory, or a table of another tool's.
 
     Args:
@@ -117,7 +116,8 @@ def _tally(run: RunDir, rows: Rows, known: tuple[Experiment, Hypotheses, Sequenc
     origin = rows.origin_us
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
-    plan = Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header)
+    stopped = horizons(read_info(run), periods)
+    plan = Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, stopped)
     return tally(rows, attribute_outputs(run, read_references(run)), plan)
 
 
@@ -141,7 +141,7 @@ def _random(info: RunInfo) -> list[str]:
     return sorted(arm for arm, model in info.models.items() if model.get("weights") == "random")
 
 
-def _remarks(info: RunInfo, experiment: Experiment) -> list[str]:
+def remarks_on(info: RunInfo, experiment: Experiment) -> list[str]:
     """What a reader must know before any number."""
     remarks = [BY_HEADER] if experiment.attribution == "route-header" else []
     if _random(info):
