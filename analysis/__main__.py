@@ -54,7 +54,7 @@ def plan(experiment: str) -> None:
     type=click.FloatRange(0.2, 3600),
     default=2.0,
     show_default=True,
-    help="Seconds between looks; more where a look takes long, so that a fifth of one core is enough.",
+    help="Seconds between looks; more where a look takes long, so that a quarter of one core is enough.",
 )
 def watch(run: Path | None, as_json: bool, into_run: bool, every: float) -> int:  # noqa: FBT001
     """The verdict on RUN (a directory; default the newest) as it forms, until the run has ended.

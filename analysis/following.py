@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import ibis
+import pandas as pd
 import pyarrow as pa
 
 from analysis.answers import Answer, Attributor
@@ -32,6 +33,9 @@ from experiments.core.stack import StackDir
 
 SETTLED_US = 5_000_000
 """How long before the watermark a row is settled: longer than a journal's line takes to be seen, or clocks are off."""
+
+MOST_PENDING = 3_000
+"""Rows beyond which those that are old enough are tallied for good."""
 
 SILENT_US = 15_000_000
 """A process that has not beaten for so long, while others have, is not waited for: its last watermark stays its own."""
@@ -70,7 +74,7 @@ class Following:
     info: RunInfo | None = None
     shards: dict[Path, ShardState] = field(default_factory=dict)
     pending: list[pa.Table] = field(default_factory=list)
-    settled: Tally | None = None
+    settled: list[Any] = field(default_factory=list)
     cuts: dict[int, int] = field(default_factory=dict)
     count: int = 0
     _attributor: Attributor | None = None
@@ -230,14 +234,15 @@ class Following:
         """Everything up to now; rows that are old enough are counted for good."""
         answers = self._read_outputs()
         table = pa.concat_tables(self.pending) if self.pending else SCHEMA.empty_table()
-        old = table["start_us"].to_numpy() < watermark - SETTLED_US
-        if old.any():
-            settled = self._tally(table.filter(pa.array(old)), answers, plan, shards)
-            self.settled = settled if self.settled is None else self.settled + settled
-        fresh = table.filter(pa.array(~old))
-        self.pending = [fresh]
-        live = self._tally(fresh, answers, plan, shards)
-        return live if self.settled is None else self.settled + live
+        if table.num_rows > MOST_PENDING:
+            old = table["start_us"].to_numpy() < watermark - SETTLED_US
+            self.settled.append(self._tally(table.filter(pa.array(old)), answers, plan, shards).cells)
+            self.settled = [pd.concat(self.settled, ignore_index=True)]
+            table = table.filter(pa.array(~old))
+        self.pending = [table]
+        live = self._tally(table, answers, plan, shards)
+        # Laid one after the other and not summed: whoever reads a tally groups it anyway.
+        return Tally(pd.concat([*self.settled, live.cells], ignore_index=True))
 
     def _tally(self, table: pa.Table, answers: Sequence[Answer], plan: Plan, shards: Sequence[ShardSummary]) -> Tally:
         """`tally.tally` with its query translated once, for each look would pay for that again."""

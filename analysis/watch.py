@@ -18,8 +18,8 @@ from experiments.core.records import RunDir
 
 LIVE_FILE = "live.json"
 
-FREE = 4.0
-"""A look that took so long is followed by this many times as long without one: at most a fifth of one core."""
+FREE = 3.0
+"""A look is followed by at least this many times as long without one: at most a quarter of one core is used."""
 
 _WAIT_S = 0.3
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from tests.analysis import synthetic
 
 from experiments.core import journal, records
+from tests.analysis import synthetic
 
 BEAT_US = 1_000_000
 

@@ -2,13 +2,11 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import msgspec
 import pytest
-from tests.analysis.replay import Replay
-from tests.analysis.synthetic import Layout, Truth, experiment
 
+from analysis import following
 from analysis.following import Following
 from analysis.judge import judge
 from analysis.look import ENDED, LIVE, WAITING, json_schema, to_json
@@ -16,6 +14,8 @@ from analysis.looking import Looking
 from experiments.core import journal, records
 from experiments.core.errors import RecordsError
 from experiments.core.home import CHECKOUT
+from tests.analysis.replay import Replay
+from tests.analysis.synthetic import Layout, Truth, experiment
 
 SHORT = [
     {"name": "dark-launch", "route": {"old": 100, "new": 0}, "for": 8.0},
@@ -46,8 +46,10 @@ def counted(rows, changes, watermark):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_look_counts_what_a_plain_loop_over_the_rows_counts(tmp_path, workers):
+def test_every_look_counts_what_a_plain_loop_over_the_rows_counts(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(following, "MOST_PENDING", 100)
     played = Replay(tmp_path, short(), HEAVY, Layout(workers=workers))
     looking = Looking(Following(played.run))
     everything = sorted(played.rows, key=lambda row: row.sequence)
@@ -67,6 +69,7 @@ def test_every_look_counts_what_a_plain_loop_over_the_rows_counts(tmp_path, work
     assert looked > 15
 
 
+@pytest.mark.slow
 def test_the_report_of_a_phase_that_was_stopped_at_a_look_says_what_the_look_said(tmp_path):
     played = Replay(tmp_path, short(claims={"latency": {}}), HEAVY)
     looking = Looking(Following(played.run))
@@ -89,23 +92,21 @@ def test_the_report_of_a_phase_that_was_stopped_at_a_look_says_what_the_look_sai
 
 def test_a_torn_line_waits_for_its_rest(tmp_path):
     played = Replay(tmp_path, short())
-    following = Following(played.run)
-    looking = Looking(following)
+    looking = Looking(Following(played.run))
     played.advance(6)
     played.tear()
     assert looking.look().state == LIVE
-    before = following.count
+    before = looking.following.count
     path = played.run.shards()[0]
     row = replace_row(played.rows[-1])
     whole = msgspec.json.encode(row)
     path.write_bytes(path.read_bytes()[: -len(b'[99,"half')] + whole[:20])
-    played.run.shards()
-    state = following.shards[path]
+    state = looking.following.shards[path]
     state.tail.offset, state.tail.rest = path.stat().st_size, whole[:20]
     with path.open("ab") as file:
         file.write(whole[20:] + b"\n")
     looking.look()
-    assert following.count == before + 1
+    assert looking.following.count == before + 1
 
 
 def replace_row(row):
@@ -145,6 +146,7 @@ def test_a_shard_that_shrinks_is_refused(tmp_path):
         looking.look()
 
 
+@pytest.mark.slow
 def test_latency_is_undecided_before_its_look_whatever_it_is(tmp_path):
     played = Replay(tmp_path, short(), Truth(median_ms={"old": 20.0, "new": 400.0}))
     looking = Looking(Following(played.run))
