@@ -1,4 +1,4 @@
-"""`python -m analysis`: report | plan."""
+"""`python -m analysis`: report | plan | watch."""
 
 from pathlib import Path
 
@@ -43,6 +43,29 @@ def plan(experiment: str) -> None:
 
     for line in outlook(reading.load(experiment).experiment).lines():
         click.echo(line.removeprefix("plan: "))
+
+
+@analysis.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document for each look on stdout, a line each.")
+@click.option("--into-run", is_flag=True, help="Write each look into live.json in the run directory, replaced at once.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    help="Seconds between looks; more where a look takes long, so that a quarter of one core is enough.",
+)
+def watch(run: Path | None, as_json: bool, into_run: bool, every: float) -> int:  # noqa: FBT001
+    """The verdict on RUN (a directory; default the newest) as it forms, until the run has ended.
+
+    It waits for a run that is not there yet. The exit code is that of the final verdict.
+    """
+    from analysis.watch import Pace
+    from analysis.watch import watch as follow
+
+    chosen = RunDir(run) if run is not None else newest_run(home.runs())
+    return follow(chosen, Pace(every), as_json=as_json, into_run=into_run)
 
 
 if __name__ == "__main__":

@@ -178,8 +178,8 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
     tables, summaries = [], []
     for index, (path, digest) in enumerate(zip(paths, digests, strict=True)):
         shard = read_shard(path)
-        _check_belongs(shard, info)
-        table = _table(shard.rows, index)
+        check_belongs(shard.path, shard.header, info.id)
+        table = arrow_table(shard.rows, index)
         tables.append(table)
         summaries.append(_summary(shard, table, digest))
     stamped = pa.concat_tables(tables).replace_schema_metadata(
@@ -189,11 +189,14 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
     return Rows(stamped, tuple(summaries))
 
 
-def _check_belongs(shard: Shard, info: RunInfo) -> None:
-    if shard.header.run != info.id:
-        raise RecordsError(
-            f"{shard.path}:1: belongs to run {shard.header.run!r}, not to {info.id!r}; move it to its own directory."
-        )
+def check_belongs(path: Path, header: ShardHeader, run: str) -> None:
+    """Refuse the shard of another run.
+
+    Raises:
+        RecordsError: it is.
+    """
+    if header.run != run:
+        raise RecordsError(f"{path}:1: belongs to run {header.run!r}, not to {run!r}; move it to its own directory.")
 
 
 def _write(path: Path, table: pa.Table) -> None:
@@ -206,7 +209,8 @@ def _write(path: Path, table: pa.Table) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _table(rows: list[Row], index: int) -> pa.Table:
+def arrow_table(rows: list[Row], index: int) -> pa.Table:
+    """Rows of the shard that is counted as `index`."""
     columns = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ((),) * (len(SCHEMA) - 1)
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, list(SCHEMA)[1:], strict=True)]
     return pa.Table.from_arrays([pa.array(np.full(len(rows), index, dtype=np.int32)), *arrays], schema=SCHEMA)

@@ -121,6 +121,9 @@ class Output(msgspec.Struct, frozen=True):
     values: list[float | None]  # None: a value that is no finite number, for which JSON has no word
 
 
+_output_decoder = msgspec.json.Decoder(Output)
+
+
 @dataclass(frozen=True)
 class Shard:
     """A shard as it was found on disk."""
@@ -194,12 +197,12 @@ def read_shard(path: Path) -> Shard:
     torn = lines.pop() != b""  # a whole file ends in a newline
     if not lines:
         raise RecordsError(f"{path}:1: no shard header; the file is empty or torn; leave it out of the run directory.")
-    header = _header(path, lines[0])
+    header = decode_header(path, lines[0])
     rows: list[Row] = []
     beats: list[Beat] = []
     trailer: Trailer | None = None
     for number, line in enumerate(lines[1:], start=2):
-        item = _decode(path, number, line)
+        item = decode_line(path, number, line)
         if isinstance(item, Row):
             rows.append(item)
         elif isinstance(item, Beat):
@@ -209,7 +212,12 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, header, rows, beats, trailer, torn)
 
 
-def _decode(path: Path, number: int, line: bytes) -> Row | _Meta:
+def decode_line(path: Path, number: int, line: bytes) -> Row | ShardHeader | Beat | Trailer:
+    """One line of a shard.
+
+    Raises:
+        RecordsError: it is none; the message names it by its number.
+    """
     try:
         return _row_decoder.decode(line) if line[:1] == b"[" else _meta_decoder.decode(line)
     except msgspec.MsgspecError as error:
@@ -218,13 +226,18 @@ def _decode(path: Path, number: int, line: bytes) -> Row | _Meta:
         ) from error
 
 
-def _header(path: Path, line: bytes) -> ShardHeader:
+def decode_header(path: Path, line: bytes) -> ShardHeader:
+    """The first line of a shard.
+
+    Raises:
+        RecordsError: it is another tool's, or of a newer schema.
+    """
     try:
         version = msgspec.json.decode(line, type=dict[str, Any]).get("schema")
     except msgspec.MsgspecError as error:
         raise RecordsError(f"{path}:1: no shard header; is it another tool's file?") from error
     check_schema(path, version)
-    header = _decode(path, 1, line)
+    header = decode_line(path, 1, line)
     if not isinstance(header, ShardHeader):
         raise RecordsError(f"{path}:1: no shard header; is it another tool's file?")
     return header
@@ -246,13 +259,21 @@ def check_schema(path: Path, version: Any) -> None:
 
 def read_outputs(path: Path) -> Iterator[Output]:
     """The distinct outputs of one process; a torn last line is left out."""
-    decoder = msgspec.json.Decoder(Output)
     *lines, _torn = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
-        try:
-            yield decoder.decode(line)
-        except msgspec.MsgspecError as error:
-            raise RecordsError(f"{path}:{number}: damaged line ({error}).") from error
+        yield decode_output(path, number, line)
+
+
+def decode_output(path: Path, number: int, line: bytes) -> Output:
+    """One line of a file of outputs.
+
+    Raises:
+        RecordsError: it is none; the message names it by its number.
+    """
+    try:
+        return _output_decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        raise RecordsError(f"{path}:{number}: damaged line ({error}).") from error
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -263,8 +284,25 @@ class Ending(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Stop(msgspec.Struct, frozen=True):
+    """A phase that ended at a look: its requests count up to the look's watermark, as they did when it was decided.
+
+    `rule` is the sentence that ended it; `outcome` is `decided`, `broken`, `passed` or `held` (the last two: a gate's).
+    """
+
+    phase: str
+    look: int
+    watermark_us: int
+    at_us: int
+    outcome: str
+    rule: str
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`run.json`: the experiment as run, the registered hypotheses, and the circumstances."""
+    """`run.json`: the experiment as run, the registered hypotheses, and the circumstances.
+
+    `stopping` is the rule by which phases could end before their time, fixed before the load; `stops` those that did.
+    """
 
     schema_version: int
     id: str
@@ -281,6 +319,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     load_started_us: int | None = None
     load_processes: list[str] = []
     locust_requests: int | None = None
+    stopping: str | None = None
+    stops: list[Stop] = []
     ended: Ending | None = None
 
 

@@ -28,6 +28,7 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _cohort_shares(raw)
     yield from _phase_names(raw)
     yield from _load(raw.get("load"))
+    yield from _gates(raw)
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
             yield from _phase(phase, ("phases", index), arms, [str(c) for c in _mapping(raw.get("cohorts"))])
@@ -104,6 +105,30 @@ def _steps(load: Any) -> tuple[tuple[int | str, ...], Sequence[Any]]:
         return ("load", "steps"), _sequence(settings["steps"])
     ramp = ".." in str(settings.get("arrivals"))
     return ("load", "arrivals"), [settings] if ramp else []
+
+
+def _gates(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """A gate needs a way back: one phase with `rollback`, the last, which sends everything to the baseline."""
+    phases = [_mapping(phase) for phase in _sequence(raw.get("phases"))]
+    ways_back = [index for index, phase in enumerate(phases) if phase.get("rollback")]
+    gated = [index for index, phase in enumerate(phases) if phase.get("gate")]
+    if gated and not ways_back:
+        yield Problem(
+            ("phases", gated[0], "gate"),
+            "a gate needs a way back; add a last phase with rollback: true that sends everything to the baseline.",
+        )
+    for index in ways_back:
+        place = ("phases", index, "rollback")
+        if not gated:
+            yield Problem(place, "no phase has a gate that could lead here; give one gate: true, or drop this phase.")
+        if index != len(phases) - 1 or index == 0:
+            yield Problem(place, "must be the last phase, after at least one other; move it.")
+        if phases[index].get("gate"):
+            yield Problem(place, "a phase is a gate or the way back, never both; drop one.")
+        baseline = next(iter(_mapping(raw.get("arms"))), None)
+        for _place, weights in _weightings(phases[index].get("route"), ("phases", index, "route")):
+            if any(weight for arm, weight in weights.items() if arm != baseline):
+                yield Problem(place, f"must send everything to the baseline, {baseline!r}; change its route.")
 
 
 def _phase(

@@ -132,6 +132,13 @@ class Phase(Frozen):
     name: Name
     route: Annotated[Route, BeforeValidator(_as_route)]
     duration: Seconds = Field(30.0, alias="for", gt=0)
+    gate: bool = Field(
+        default=False,
+        description="Go on to the next phase only once the evidence so far allows it; `for` is the most that it takes.",
+    )
+    rollback: bool = Field(
+        default=False, description="Applied only when a claim breaks in a gated phase; the run ends after it."
+    )
     arms: tuple[Name, ...] | None = Field(None, description="Arms deployed in this phase; all, if left out.")
     expect: dict[str, dict[str, Share]] | None = Field(
         None, description="Cohort to arm to share: the intent, where the route's own file is under suspicion."
@@ -250,6 +257,16 @@ class Experiment(Frozen):
         """The phase called `name`; raises KeyError."""
         found = {phase.name: phase for phase in self.phases}
         return found[name]
+
+    @property
+    def planned(self) -> tuple[Phase, ...]:
+        """The phases that a run goes through if nothing breaks."""
+        return tuple(phase for phase in self.phases if not phase.rollback)
+
+    @property
+    def rollback(self) -> Phase | None:
+        """The phase that a run goes to when a claim breaks in a gated phase."""
+        return next((phase for phase in self.phases if phase.rollback), None)
 
     def deployed(self, phase: Phase) -> tuple[str, ...]:
         """The arms that are deployed in a phase, in the experiment's order."""
