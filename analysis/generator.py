@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from analysis import words
 from analysis.findings import Check
 from analysis.rows import Effort, Rows, ShardSummary
-from analysis.tally import Tally
+from analysis.tally import WARM_UP, Tally
 
 MAX_LATE = 0.1
 """Share of requests that may start late before the load is no longer the one that was planned."""
@@ -34,8 +34,9 @@ def checks(rows: Rows, tally: Tally) -> Iterator[Check]:
 
 
 def _keeps_up(shards: Sequence[ShardSummary], tally: Tally) -> Check:
-    judged = tally.judged
-    total, late = int(judged["n"].sum()), int(judged["late"].sum())
+    # All of the load but its warm-up: also what falls between two phases was planned.
+    loaded = tally.cells[tally.cells["standing"] != WARM_UP]
+    total, late = int(loaded["n"].sum()), int(loaded["late"].sum())
     never = sum(shard.trailer.never_sent for shard in shards if shard.trailer)
     kept = late <= MAX_LATE * total and never <= MAX_LATE * max(total, 1)
     busy = [shard for shard in shards if _is_busy(shard.effort)]
@@ -43,7 +44,7 @@ def _keeps_up(shards: Sequence[ShardSummary], tally: Tally) -> Check:
         sentence = f"{words.count(late)} of {words.requests(total)} started late; {words.count(never)} never sent."
     else:
         sentence = "users waited for each answer: there is no schedule to keep."
-    cause = _busy_sentence(busy) if busy else "" if kept else _cause(shards, late + never)
+    cause = _busy_sentence(busy) if busy else "" if kept else _cause(shards, late)
     ok = kept and not busy
     return Check("load generator keeps up", ok=ok, sentence=f"{sentence}{cause}", weakens=[] if ok else ["latency"])
 
@@ -60,10 +61,10 @@ def _busy_sentence(busy: Sequence[ShardSummary]) -> str:
     )
 
 
-def _cause(shards: Sequence[ShardSummary], delayed: int) -> str:
+def _cause(shards: Sequence[ShardSummary], late: int) -> str:
     """Why a schedule was not kept by processes that had time to spare."""
     starved = sum(shard.effort.starved for shard in shards)
-    if starved >= delayed / 2:
+    if starved > late / 2:
         slots = max((shard.header.slots or 0 for shard in shards), default=0)
         room = f"all {words.count(slots)} slots" if slots else "every slot"
         return (

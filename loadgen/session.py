@@ -119,7 +119,7 @@ class Session:
         index, self._workers = order.workers[place.client], len(order.workers)
         part = Part(index, self._workers, frozenset(order.cohorts))
         self._arrivals, self._due = Arrivals(assignment.schedule, part), DueCounter(assignment.schedule, part)
-        self._turn, self._free_slots, self._starved = Semaphore(), 0, 0
+        self._turn, self._starved = Semaphore(), 0
         self._free_sequence = itertools.count(index, self._workers)
         self._choice = random.Random(f"{assignment.experiment.load.seed}/{index}")  # noqa: S311 - no secret
         self._payload_ids = assignment.schedule.payloads
@@ -168,24 +168,16 @@ class Session:
 
         One slot at a time waits for the clock: a slot that is killed meanwhile takes no arrival away with it.
         """
-        alone = not self._free_slots
-        self._free_slots += 1
-        try:
-            with self._turn:
-                return self._await_arrival(alone=alone)
-        finally:
-            self._free_slots -= 1
-
-    def _await_arrival(self, *, alone: bool) -> Arrival | None:
-        while not self.stopping:
-            due = self.clock.monotonic(self.order.origin_us + self._arrivals.peek().offset_us)
-            seconds = due - time.monotonic()
-            if seconds <= 0:
-                # Due before this slot came, and no other was free.
-                self._starved += alone
-                return self._arrivals.take()
-            alone = False
-            gevent.sleep(min(seconds, LOOK_AGAIN_S))
+        free_since = time.monotonic()
+        with self._turn:
+            while not self.stopping:
+                due = self.clock.monotonic(self.order.origin_us + self._arrivals.peek().offset_us)
+                seconds = due - time.monotonic()
+                if seconds <= 0:
+                    # Turns go by waiting time: if this slot was still busy then, so were all others.
+                    self._starved += due < free_since
+                    return self._arrivals.take()
+                gevent.sleep(min(seconds, LOOK_AGAIN_S))
         return None
 
     def send_arrival(self, arrival: Arrival, own: Own) -> None:

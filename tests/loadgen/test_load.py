@@ -162,7 +162,7 @@ def test_killed_again_and_again(server, load, seed):
 
 def test_a_frozen_server_shows_in_the_latency_from_the_intended_start(server, load):
     started = server()
-    child = load.headless(started, "--run-time", "5s", load={"arrivals": "100/s", "slots": 40})
+    child = load.headless(started, "--run-time", "5s", load={"arrivals": "100/s", "slots": 40, "warmup": "0s"})
     load.await_rows(100)
     with started.frozen():
         frozen_at = time.time()
