@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis import balance, failures, latency, outputs, split, validity
 from analysis.answers import attribute_outputs
+from analysis.findings import Check
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, tally
@@ -30,31 +31,54 @@ def judge(run: RunDir) -> Report:
         RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
         ExperimentError: the experiment in it breaks rules.
     """
+    experiment, seen = gather(run)
+    return conclude(experiment, seen, validity.checks(seen), _remarks(seen.info, experiment))
+
+
+def gather(run: RunDir) -> tuple[Experiment, Evidence]:
+    """The experiment of a run, and everything in its directory that a judgement rests on.
+
+    Raises:
+        RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
+        ExperimentError: the experiment in it breaks rules.
+    """
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
-    registered = _registered(info, experiment)
-    seen = _evidence(run, info, experiment, registered)
+    return experiment, _evidence(run, info, experiment, _registered(info, experiment))
+
+
+def conclude(
+    experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]
+) -> Report:
+    """Every claim judged on the evidence, wherever that came from: a run directory, or a table of another tool's.
+
+    Args:
+        experiment: What was asked.
+        seen: What was found.
+        conditions: Which claims may be judged at all.
+        remarks: What a reader must know before any number.
+    """
+    registered = seen.registered
     lost = lost_requests(seen.rows)
     rates = {name: experiment.load.arrivals * cohort.share for name, cohort in experiment.cohorts.items()}
     split_claims, shares = split.judge(seen.tally, registered, lost, rates)
     errors_claims, failed = failures.judge(seen.tally, registered, lost, rates)
     latency_claims, latencies = latency.judge(seen.tally, registered, rates)
-    conditions = validity.checks(seen)
     claims = [validity.apply(claim, conditions) for claim in [*split_claims, *errors_claims, *latency_claims]]
     arms = list(experiment.arms)
     return Report(
         schema_version=SCHEMA_VERSION,
-        subject=_subject(info, experiment),
+        subject=_subject(seen.info, experiment),
         verdict=decide(claims),
-        remarks=_remarks(info, experiment),
+        remarks=list(remarks),
         claims=claims,
         shares=[*shares, *balance.shares(seen.tally, registered, arms)],
         dispersions=list(balance.dispersions(seen.tally, registered, arms)),
         failures=failed,
         latencies=latencies,
         outputs=outputs.describe(seen.references, experiment.baseline),
-        outputs_applicable=not _random(info),
-        checks=conditions,
+        outputs_applicable=not _random(seen.info),
+        checks=list(conditions),
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
