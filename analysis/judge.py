@@ -47,9 +47,7 @@ def gather(run: RunDir) -> tuple[Experiment, Evidence]:
     return experiment, _evidence(run, info, experiment, _registered(info, experiment))
 
 
-def conclude(
-    experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]
-) -> Report:
+def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:
     """Every claim judged on the evidence, wherever that came from: a run directory, or a table of another tool's.
 
     Args:
