@@ -195,6 +195,11 @@ class Dialer:
         self._address: Any = None
         self._tls = _verifying(ca_file) if to.tls else None
 
+    def resolve(self) -> None:
+        """Look the name up now, so that no request has to; where that fails, the requests will say so."""
+        with contextlib.suppress(OSError):
+            self._address = gsocket.getaddrinfo(self.target.host, self.target.port, 0, socket.SOCK_STREAM)
+
     def connect(self) -> Any:
         """A new connection.
 

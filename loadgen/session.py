@@ -112,7 +112,9 @@ class Session:
         self.locust_requests = 0
         self._fire, self._on_failure = fire, on_failure
         cohorts = assignment.experiment.cohorts
-        self._switchboard = Switchboard(Dialer(self.target, assignment.ca_file), cohorts, open_loop=order.open_loop)
+        dialer = Dialer(self.target, assignment.ca_file)
+        dialer.resolve()
+        self._switchboard = Switchboard(dialer, cohorts, open_loop=order.open_loop)
         self._timeout_s = assignment.experiment.load.timeout
         self._heads, self._tails = _requests(self)
         self._names = {cohort: f"predict [{cohort}]" for cohort in cohorts}
