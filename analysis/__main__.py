@@ -1,11 +1,16 @@
 """`python -m analysis`: report | plan | watch."""
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from experiments.core import command, home, reading
 from experiments.core.records import RunDir, newest_run
+
+if TYPE_CHECKING:
+    from analysis.report import Report
 
 
 @click.group(help=__doc__)
@@ -17,31 +22,69 @@ def analysis() -> None:
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True), help="Write JSON; - is stdout.")
 @click.option("--markdown", type=click.Path(path_type=Path, allow_dash=True), help="Write Markdown; - is stdout.")
+@click.option("--mapping", help="RUN is another tool's table; this file, or vegeta, k6 or envoy, says what it means.")
+@click.option("--expect", help="With --mapping: shares, the baseline first, such as old=70%,new=30%.")
 @click.option("--quiet", is_flag=True, help="Print the verdict's line only.")
-def report(run: Path | None, json_file: Path | None, markdown: Path | None, quiet: bool) -> int:  # noqa: FBT001
+def report(
+    run: Path | None,
+    json_file: Path | None,
+    markdown: Path | None,
+    mapping: str | None,
+    expect: str | None,
+    quiet: bool,  # noqa: FBT001
+) -> int:
     """Judge RUN (a directory; default the newest) and print its report; the exit code is the verdict's.
+
+    With --mapping, RUN is a table of any load tool's (CSV, JSON lines or Parquet), judged by the same code.
 
     report.json and report.md are also written into the run directory, where it can be written.
     """
     from analysis.judge import judge
     from analysis.publish import export, leave, show
 
-    chosen = RunDir(run) if run is not None else newest_run(home.runs())
-    found = judge(chosen)
-    leave(chosen, found)
+    if mapping is not None:
+        found = _of_table(run, mapping, expect)
+    else:
+        chosen = _directory(run, expect)
+        found = judge(chosen)
+        leave(chosen, found)
     to_stdout = export(found, {"json": json_file, "markdown": markdown})
     if not to_stdout:
         show(found, quiet=quiet)
     return int(found.verdict.exit_code)
 
 
+def _of_table(table: Path | None, mapping: str, expect: str | None) -> "Report":
+    from analysis.tables.judge import judge_table
+
+    if table is None:
+        raise click.UsageError("--mapping goes with a table: name its file.")
+    return judge_table(table, mapping, expect)
+
+
+def _directory(run: Path | None, expect: str | None) -> RunDir:
+    if run is not None and run.is_file():
+        raise click.UsageError(f"{run} is a file: a table of another tool's goes with --mapping, a run is a directory.")
+    if expect is not None:
+        raise click.UsageError("--expect goes with --mapping; what a run expects was registered before its load.")
+    return RunDir(run) if run is not None else newest_run(home.runs())
+
+
 @analysis.command()
 @click.argument("experiment")
-def plan(experiment: str) -> None:
-    """How many requests each claim of EXPERIMENT needs, and what its load can decide."""
-    from analysis.plan import plan as outlook
+@click.option("--power", default="90%", show_default=True, help="The chance of being shown that is asked for.")
+@click.option("--like", type=click.Path(path_type=Path), help="Take variances from this run; default the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(experiment: str, power: str, like: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """How many requests and minutes each claim of EXPERIMENT needs, what limits it, and which design is cheapest."""
+    from analysis.plan.command import full
+    from analysis.plan.lines import as_json as decoded
 
-    for line in outlook(reading.load(experiment).experiment).lines():
+    outlook = full(reading.load(experiment).experiment, power, like)
+    if as_json:
+        click.echo(json.dumps(decoded(outlook), indent=2))
+        return
+    for line in outlook.lines():
         click.echo(line.removeprefix("plan: "))
 
 

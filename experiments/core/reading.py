@@ -92,6 +92,25 @@ def from_mapping(raw: Mapping[str, Any], where: str) -> Experiment:
     return _validated(raw, where, from_file=False)
 
 
+def parse(path: Path) -> Any:
+    """A YAML file as values that know their lines, for `refusal`.
+
+    Raises:
+        ExperimentError: it cannot be read.
+    """
+    return _parse(path)
+
+
+def refusal(error: ValidationError, raw: Any, where: str) -> ExperimentError:
+    """What pydantic found wrong with the values of `parse`, a line for each mistake."""
+    problems = [Problem(tuple(detail["loc"]), _rule(detail)) for detail in error.errors()]
+    return ExperimentError("\n".join(_lines(problems, raw, where)))
+
+
+def _rule(detail: ErrorDetails) -> str:
+    return "unknown key; leave it out." if detail["type"] == "extra_forbidden" else _explain(detail)
+
+
 def to_mapping(experiment: Experiment) -> dict[str, Any]:
     """The experiment as JSON-ready values in base units; `from_mapping` reads it back to an equal one."""
     dumped: dict[str, Any] = experiment.model_dump(mode="json", by_alias=True)
