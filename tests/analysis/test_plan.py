@@ -88,10 +88,11 @@ def test_the_exact_power_of_the_split_agrees_with_drawn_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_predicted_powers_are_those_of_the_judge(tmp_path):
     """Whole run directories, drawn and judged: every claim is shown as often as the plan said, within 3 s.e."""
-    here = setting(CLOSE, History(), 0.9, 2000)
-    truth, runs = Truth(sigma=SPREAD, failing={"old": 0.0, "new": 0.0}, effective_us=3_000_000), 60
+    here = setting(CLOSE, History(), 0.9, 600)
+    truth, runs = Truth(sigma=SPREAD, failing={"old": 0.0, "new": 0.0}, effective_us=3_000_000), 40
     seen = dict.fromkeys((claim.id for claim in here.claims), 0)
     for seed in range(runs):
         folder = tmp_path / str(seed)
@@ -111,6 +112,7 @@ def test_what_is_said_to_be_needed_gives_the_power_that_was_asked_for():
         assert chance_at(here, claim, multiple).value == pytest.approx(0.8, abs=0.12)
 
 
+@pytest.mark.slow
 def test_more_canary_is_cheaper_and_the_bottleneck_is_named():
     phases = [{"name": "split", "route": {"old": 90, "new": 10}, "for": 60.0}]
     claims = {"latency": {"p50": {"margin": 0.2}}}
@@ -121,6 +123,7 @@ def test_more_canary_is_cheaper_and_the_bottleneck_is_named():
     assert found.planned.bottleneck in {"latency/new/p50", "errors/new"}
 
 
+@pytest.mark.slow
 def test_an_earlier_run_lends_its_variance(tmp_path):
     spread = {}
     for sigma in (0.2, 0.8):
