@@ -81,9 +81,9 @@ def _shares(expected: Expected | None, arms: Sequence[str], table: Table) -> dic
     """By cohort: the share of each arm; none for a cohort of which nothing is stated."""
     if expected is None:
         return {}
-    by_cohort = {cohort: value for cohort, value in expected.items() if isinstance(value, dict)} or dict.fromkeys(
-        table.cohorts, expected
-    )
+    for_all = {arm: share for arm, share in expected.items() if not isinstance(share, dict)}
+    by_cohort = {cohort: value for cohort, value in expected.items() if isinstance(value, dict)}
+    by_cohort = by_cohort or dict.fromkeys(table.cohorts, for_all)
     for cohort, shares in by_cohort.items():
         total = sum(float(share) for share in shares.values())
         if abs(total - 1) > 1e-9:  # noqa: PLR2004 - rounding
@@ -92,7 +92,7 @@ def _shares(expected: Expected | None, arms: Sequence[str], table: Table) -> dic
 
 
 def _periods(stretches: Sequence[Stretch], table: Table) -> list[Period]:
-    found = []
+    found: list[Period] = []
     for index, stretch in enumerate(stretches):
         start, end = _moment(stretch.start, table, table.start_us), _moment(stretch.end, table, table.end_us)
         if start >= end or start >= table.end_us or end <= table.start_us:
