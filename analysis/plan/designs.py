@@ -12,6 +12,7 @@ from analysis.plan.model import Design, Designs
 from analysis.plan.outlook import floor, multiple_of
 from analysis.plan.setting import Claim, Setting, by_arm, duration, setting
 from experiments.core.hypotheses import LatencyHypothesis, SplitHypothesis
+from experiments.core.profile import mean_rate
 from experiments.core.spec import Experiment, Phase, Rule
 
 WEIGHTS = (5, 10, 15, 20, 25, 30, 40, 50)
@@ -90,11 +91,11 @@ def design(here: Setting, weight: int, multiples: Mapping[str, float | None]) ->
     for name, multiple in multiples.items():
         phase = claims[name].phase or ""
         if multiple is None:
-            return Design(weight, here.experiment.load.arrivals, None, name)
+            return Design(weight, mean_rate(here.experiment), None, name)
         lengths[phase] = max(lengths.get(phase, 0.0), multiple * duration(here, phase))
         longest = max(longest, (multiple * duration(here, phase), name))
     whole = {phase.name: lengths.get(phase.name, phase.duration) for phase in here.experiment.phases}
-    return Design(weight, here.experiment.load.arrivals, whole, longest[1])
+    return Design(weight, mean_rate(here.experiment), whole, longest[1])
 
 
 def _guess(here: Setting, place: Place, weight: int, known: Mapping[str, float | None]) -> Design:
@@ -132,11 +133,9 @@ def _scaled(here: Setting, other: Setting, claims: tuple[Claim, Claim], known: f
 def _checked(here: Setting, place: Place, weight: int) -> Iterator[Design]:
     """A weight worked out by the tests themselves, at the planned arrivals and above."""
     same: dict[str, float | None] = {}
-    for faster in FASTER:
-        load = here.experiment.load
-        changed = here.experiment.model_copy(
-            update={"load": load.model_copy(update={"arrivals": faster * load.arrivals})}
-        )
+    load = here.experiment.load
+    for faster in FASTER if not load.steps else FASTER[:1]:  # steps are a shape of load that somebody chose
+        changed = here.experiment.model_copy(update={"load": load.model_copy(update={"arrivals": faster * load.rate})})
         other = _other(here, with_weight(changed, place, weight))
         for claim in other.claims:
             if not (claim.required and claim.phase):
