@@ -12,7 +12,7 @@ from analysis.plan.model import Design, Designs
 from analysis.plan.outlook import floor, multiple_of
 from analysis.plan.setting import Claim, Setting, by_arm, duration, setting
 from experiments.core.hypotheses import LatencyHypothesis, SplitHypothesis
-from experiments.core.profile import faster, mean_rate
+from experiments.core.profile import mean_rate
 from experiments.core.spec import Experiment, Phase, Rule
 
 WEIGHTS = (5, 10, 15, 20, 25, 30, 40, 50)
@@ -133,15 +133,16 @@ def _scaled(here: Setting, other: Setting, claims: tuple[Claim, Claim], known: f
 def _checked(here: Setting, place: Place, weight: int) -> Iterator[Design]:
     """A weight worked out by the tests themselves, at the planned arrivals and above."""
     same: dict[str, float | None] = {}
-    for factor in FASTER:
-        changed = here.experiment.model_copy(update={"load": faster(here.experiment.load, factor)})
+    load = here.experiment.load
+    for faster in FASTER if not load.steps else FASTER[:1]:  # steps are a shape of load that somebody chose
+        changed = here.experiment.model_copy(update={"load": load.model_copy(update={"arrivals": faster * load.rate})})
         other = _other(here, with_weight(changed, place, weight))
         for claim in other.claims:
             if not (claim.required and claim.phase):
                 continue
             known = same.get(claim.id)
             if known is None or isinstance(claim, LatencyHypothesis):
-                same[claim.id] = multiple_of(other, claim, (known or 1.0) / factor)
+                same[claim.id] = multiple_of(other, claim, (known or 1.0) / faster)
             else:  # nothing but the number of requests counts
-                same[claim.id] = known / factor
+                same[claim.id] = known / faster
         yield design(other, weight, same)

@@ -80,7 +80,7 @@ def shares(text: str) -> dict[str, float]:
 
 
 def _table(path: Path, mapping: Mapping) -> Table:
-    connection = duckdb.connect(config={"threads": 1})
+    connection = duckdb.connect()
     try:
         opened = open_table(connection, path, mapping.format or form_of(path), mapping.columns)
         return build(connection, read(connection, opened, mapping), mapping)

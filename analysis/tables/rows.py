@@ -48,16 +48,16 @@ def build(connection: duckdb.DuckDBPyConnection, found: list[Value], mapping: Ma
     columns = {
         "shard": pa.array(np.zeros(n, dtype=np.int32)),
         "sequence": pa.array(np.arange(n, dtype=np.int64)),
-        "request_id": pa.array([""] * n, type=pa.string()),
-        "payload": pa.array([PAYLOAD] * n, type=pa.string()),
+        "request_id": pa.repeat(pa.scalar("", pa.string()), n),
+        "payload": pa.repeat(pa.scalar(PAYLOAD, pa.string()), n),
     }
     arrays = [columns[field.name] if field.name in columns else _array(read, field, n) for field in SCHEMA]
     table = pa.Table.from_arrays(arrays, schema=SCHEMA)
     return Table(
         rows=Rows(table, (_summary(table),)),
         digest=_digest(read),
-        named=tuple(sorted(set(read["arm"].to_pylist()) - {None})) if "arm" in known else (),
-        cohorts=tuple(sorted(set(read["cohort"].to_pylist()))),
+        named=tuple(_distinct(read, "arm")) if "arm" in known else (),
+        cohorts=tuple(_distinct(read, "cohort")),
         answers=_answers(read, mapping.signature),
         whole_seconds=not (read["at_us"].to_numpy() % 1_000_000).any(),
     )
@@ -107,9 +107,18 @@ def _digest(read: pa.Table) -> str:
     """A hash of what was read, the same for any order of rows and any name of the file."""
     whole = xxhash.xxh3_128()
     for name in read.column_names:
-        values = "\n".join(map(str, read[name].to_pylist()))
-        whole.update(f"{name}\0{values}\0".encode())
+        column = read[name].combine_chunks()
+        if pa.types.is_integer(column.type):
+            whole.update(name.encode() + column.cast(pa.int64()).to_numpy().tobytes())
+        else:
+            coded = column.cast(pa.string()).fill_null("\0").dictionary_encode()
+            words = "\n".join(coded.dictionary.to_pylist())
+            whole.update(f"{name}\0{words}\0".encode() + coded.indices.to_numpy().tobytes())
     return whole.hexdigest()
+
+
+def _distinct(read: pa.Table, name: str) -> list[str]:
+    return sorted(value for value in read[name].unique().to_pylist() if value is not None)
 
 
 def _summary(table: pa.Table) -> ShardSummary:
@@ -130,7 +139,7 @@ def _answers(read: pa.Table, signature: Signature | None) -> tuple[Answer, ...]:
     if signature is None:
         return ()
     whose = {output: arm for arm, outputs in signature.arms.items() for output in outputs}
-    found = sorted(set(read["signature"].to_pylist()) - {None})
+    found = _distinct(read, "signature")
     return tuple(
         Answer(PAYLOAD, output, whose.get(output, ""), "" if output in whose else UNKNOWN_OUTPUT) for output in found
     )

@@ -81,10 +81,9 @@ def _shares(expected: Expected | None, arms: Sequence[str], table: Table) -> dic
     """By cohort: the share of each arm; none for a cohort of which nothing is stated."""
     if expected is None:
         return {}
+    for_all = {arm: share for arm, share in expected.items() if not isinstance(share, dict)}
     by_cohort = {cohort: value for cohort, value in expected.items() if isinstance(value, dict)}
-    if not by_cohort:
-        same = {arm: value for arm, value in expected.items() if not isinstance(value, dict)}
-        by_cohort = dict.fromkeys(table.cohorts, same)
+    by_cohort = by_cohort or dict.fromkeys(table.cohorts, for_all)
     for cohort, shares in by_cohort.items():
         total = sum(float(share) for share in shares.values())
         if abs(total - 1) > 1e-9:  # noqa: PLR2004 - rounding

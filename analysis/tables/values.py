@@ -97,9 +97,8 @@ def _escaped(name: str) -> str:
 def values(opened: Opened, mapping: TableMapping) -> Iterator[Value]:
     """Everything that is read of a row."""
     latency = text(opened, mapping, mapping.latency)
-    span = f"CAST(round({_number(latency)} * {MICROSECONDS[mapping.latency.unit]}) AS BIGINT)"
-    bounded = f"CASE WHEN {_number(latency)} BETWEEN 0 AND {LONGEST_US} THEN {span} END"
-    bounded = f"CASE WHEN {bounded} <= {LONGEST_US} THEN {bounded} END"
+    scaled = f"TRY_CAST({latency} AS DOUBLE) * {MICROSECONDS[mapping.latency.unit]}"
+    bounded = f"CASE WHEN {scaled} BETWEEN 0 AND {LONGEST_US} THEN CAST(round({scaled}) AS BIGINT) END"
     yield Value(
         "latency_us", bounded, latency, mapping.latency.told, f"a number of {mapping.latency.unit}, not negative"
     )

@@ -116,12 +116,3 @@ def mean_rate(experiment: Experiment) -> float:
     """Arrivals per second over all phases."""
     seconds = sum(phase.duration for phase in experiment.phases)
     return sum(expected_requests(experiment, phase) for phase in experiment.phases) / seconds
-
-
-def faster(load: Load, factor: float) -> Load:
-    """The same load at a multiple of its rates."""
-    steps = tuple(
-        step.model_copy(update={"arrivals": (factor * step.arrivals[0], factor * step.arrivals[1])})
-        for step in load.steps
-    )
-    return load.model_copy(update={"arrivals": None if steps else factor * load.rate, "steps": steps})
