@@ -51,9 +51,9 @@ $(VENV)/.made:
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing into $(VENV); about two minutes the first time"
-	$(PIP) install -c constraints.txt -e ".[analysis,stack]"
+	$(PIP) install -c constraints.txt -e ".[analysis,pictures,stack]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c constraints.txt -e ".[analysis,stack,cluster,dev]"
+	$(PIP) install -c constraints.txt -e ".[analysis,pictures,stack,cluster,dev]"
 	@touch $@

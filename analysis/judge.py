@@ -1,12 +1,14 @@
 """Run directory → report: the one path from evidence to verdict."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from analysis import balance, failures, latency, outputs, split, validity
 from analysis.answers import attribute_outputs
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
-from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, tally
+from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, from_intended, tally
 from analysis.validity import Evidence, lost_requests
 from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
@@ -15,7 +17,7 @@ from experiments.core.journal import Foreign, Period
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
 
-__all__ = ["Report", "judge"]
+__all__ = ["Examined", "Report", "examine", "judge"]
 
 BY_HEADER = (
     "Arms are told by the route header, not by the outputs, as the experiment asks: "
@@ -30,10 +32,30 @@ def judge(run: RunDir) -> Report:
         RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
         ExperimentError: the experiment in it breaks rules.
     """
+    return examine(run).report
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A report with what it was made from: pictures and tables of counts need more than its sentences."""
+
+    run: RunDir
+    report: Report
+    experiment: Experiment
+    evidence: Evidence
+
+
+def examine(run: RunDir) -> Examined:
+    """The report of a run and its evidence; raises as `judge` does."""
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
     registered = _registered(info, experiment)
     seen = _evidence(run, info, experiment, registered)
+    return Examined(run, _report(info, experiment, seen), experiment, seen)
+
+
+def _report(info: RunInfo, experiment: Experiment, seen: Evidence) -> Report:
+    registered = seen.registered
     lost = lost_requests(seen.rows)
     rates = {name: experiment.load.arrivals * cohort.share for name, cohort in experiment.cohorts.items()}
     split_claims, shares = split.judge(seen.tally, registered, lost, rates)
@@ -89,12 +111,22 @@ def _evidence(run: RunDir, info: RunInfo, experiment: Experiment, registered: Hy
 
 
 def _tally(run: RunDir, rows: Rows, known: tuple[Experiment, Hypotheses, Sequence[Period]]) -> Tally:
+    return tally(rows, attribute_outputs(run, read_references(run)), _plan(rows, known))
+
+
+def _plan(rows: Rows, known: tuple[Experiment, Hypotheses, Sequence[Period]]) -> Plan:
     experiment, registered, periods = known
     origin = rows.origin_us
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
-    plan = Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header)
-    return tally(rows, attribute_outputs(run, read_references(run)), plan)
+    return Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header)
+
+
+def intended(examined: Examined) -> Any:
+    """Latencies of the judged answers from their intended start, by phase, arm and bin; made when it is asked for."""
+    seen = examined.evidence
+    plan = _plan(seen.rows, (examined.experiment, seen.registered, seen.periods))
+    return from_intended(seen.rows, attribute_outputs(examined.run, seen.references), plan)
 
 
 def _subject(info: RunInfo, experiment: Experiment) -> Subject:
