@@ -39,6 +39,7 @@ check: $(VENV)/.dev        ## lint, types, import contracts, generated files
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m experiments schema --check experiments/experiment.schema.json
+	PYTHONPATH=. $(PY) docs/reference/generate.py --check
 
 clean:                     ## remove what make has made
 	rm -rf $(VENV) build *.egg-info

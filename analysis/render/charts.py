@@ -541,8 +541,8 @@ def _diagram(report: Report, data: Pictures) -> tuple[list[Row], list[Row], int]
                 "y2": to,
                 "width": round(1.5 + 10 * row["share"], 2),
                 "label": _arrow_label(row),
-                "lx": round(middle + 0.78 * (right - middle), 4),
-                "ly": round(y + 0.78 * (to - y), 4),
+                "lx": round(middle + 0.35 * (right - middle), 4),
+                "ly": round(y + 0.35 * (to - y), 4),
             }
         )
     return nodes, edges, max(170, 75 * max(len(cohorts), len(arms) // 2 + 1))

@@ -7,6 +7,7 @@ function embed(figure) {
   if (still) still.style.display = "none";
   return vegaEmbed(live, specs[figure.dataset.chart], { renderer: "svg", actions: false, ast: true, mode: "vega-lite" }).then(
     (made) => {
+      if (still) still.remove(); // its gradients have the names of the live ones
       live.querySelector("svg").setAttribute("aria-hidden", "true");
       const said = figure.querySelector(".said");
       if (said) said.hidden = true;
