@@ -39,6 +39,7 @@ check: $(VENV)/.dev        ## lint, types, import contracts, generated files
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m experiments schema --check experiments/experiment.schema.json
+	PYTHONPATH=. $(PY) docs/reference/generate.py --check
 
 clean:                     ## remove what make has made
 	rm -rf $(VENV) build *.egg-info
@@ -51,9 +52,9 @@ $(VENV)/.made:
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing into $(VENV); about two minutes the first time"
-	$(PIP) install -c constraints.txt -e ".[analysis,stack]"
+	$(PIP) install -c constraints.txt -e ".[analysis,pictures,stack]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -c constraints.txt -e ".[analysis,stack,cluster,dev]"
+	$(PIP) install -c constraints.txt -e ".[analysis,pictures,stack,cluster,dev]"
 	@touch $@

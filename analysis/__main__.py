@@ -1,6 +1,7 @@
-"""`python -m analysis`: report | plan | watch."""
+"""`python -m analysis`: report | plan | watch | gate | serve."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from experiments.core import command, home, reading
 from experiments.core.records import RunDir, newest_run
 
 if TYPE_CHECKING:
-    from analysis.report import Report
+    from analysis.judge import Examined
 
 
 @click.group(help=__doc__)
@@ -18,48 +19,60 @@ def analysis() -> None:
     """Hold the commands together."""
 
 
+def _form(name: str, told: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The option that names where a form of the report goes."""
+    return click.option(f"--{name}", type=click.Path(path_type=Path, allow_dash=True), help=f"{told}; - is stdout.")
+
+
 @analysis.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True), help="Write JSON; - is stdout.")
-@click.option("--markdown", type=click.Path(path_type=Path, allow_dash=True), help="Write Markdown; - is stdout.")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@_form("json", "Write JSON")
+@_form("markdown", "Write Markdown, for job summaries and comments")
+@_form("html", "Write a page that needs no network")
+@_form("junit", "Write JUnit XML")
+@_form("csv", "Write the counts that the report was made from, as CSV")
+@_form("parquet", "Write the same counts as Parquet")
+@_form("annotations", "Write GitHub workflow commands")
 @click.option("--mapping", help="RUN is another tool's table; this file, or vegeta, k6 or envoy, says what it means.")
 @click.option("--expect", help="With --mapping: shares, the baseline first, such as old=70%,new=30%.")
 @click.option("--quiet", is_flag=True, help="Print the verdict's line only.")
 def report(
-    run: Path | None,
-    json_file: Path | None,
-    markdown: Path | None,
+    runs: tuple[Path, ...],
     mapping: str | None,
     expect: str | None,
     quiet: bool,  # noqa: FBT001
+    **forms: Path | None,
 ) -> int:
     """Judge RUN (a directory; default the newest) and print its report; the exit code is the verdict's.
 
     With --mapping, RUN is a table of any load tool's (CSV, JSON lines or Parquet), judged by the same code.
 
-    report.json and report.md are also written into the run directory, where it can be written.
+    report.json, report.md, report.html and junit.xml are also written into the run directory, where it can be written.
+    Several runs are compared: one line each, the trend of every claim, and the exit code of the last one.
     """
-    from analysis.judge import judge
-    from analysis.publish import export, leave, show
+    from analysis.judge import examine
+    from analysis.publish import Subject, export, leave, show
+    from analysis.trend import compare
 
+    wanted = {form: path for form, path in forms.items() if path is not None}
     if mapping is not None:
-        found = _of_table(run, mapping, expect)
+        subject = Subject(_of_table(runs, mapping, expect))
+    elif len(runs) > 1:
+        return compare([_directory(run, expect) for run in runs], wanted, quiet=quiet)
     else:
-        chosen = _directory(run, expect)
-        found = judge(chosen)
-        leave(chosen, found)
-    to_stdout = export(found, {"json": json_file, "markdown": markdown})
-    if not to_stdout:
-        show(found, quiet=quiet)
-    return int(found.verdict.exit_code)
+        subject = Subject(examine(_directory(runs[0] if runs else None, expect)))
+        leave(subject)
+    if not export(subject, wanted):
+        show(subject.report, quiet=quiet)
+    return int(subject.report.verdict.exit_code)
 
 
-def _of_table(table: Path | None, mapping: str, expect: str | None) -> "Report":
-    from analysis.tables.judge import judge_table
+def _of_table(tables: Sequence[Path], mapping: str, expect: str | None) -> "Examined":
+    from analysis.tables.judge import examine_table
 
-    if table is None:
-        raise click.UsageError("--mapping goes with a table: name its file.")
-    return judge_table(table, mapping, expect)
+    if len(tables) != 1:
+        raise click.UsageError("--mapping goes with one table: name its file.")
+    return examine_table(tables[0], mapping, expect)
 
 
 def _directory(run: Path | None, expect: str | None) -> RunDir:
@@ -109,6 +122,39 @@ def watch(run: Path | None, as_json: bool, into_run: bool, every: float) -> int:
 
     chosen = RunDir(run) if run is not None else newest_run(home.runs())
     return follow(chosen, Pace(every), as_json=as_json, into_run=into_run)
+
+
+@analysis.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--every", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds between looks.")
+@click.option(
+    "--patience", type=click.FloatRange(0), help="Seconds to wait at most; without it, until a person decides."
+)
+def gate(run: Path | None, every: float, patience: float | None) -> int:
+    """Wait for a verdict to act on: exit 0 for promote, 1 where the model must be rolled back.
+
+    For a Job of Argo Rollouts. Where the routing is at fault, or nothing can be told, it goes on waiting: the rollout
+    stays where it is.
+    """
+    from analysis import adapters
+
+    return adapters.gate(lambda: RunDir(run) if run is not None else newest_run(home.runs()), every, patience)
+
+
+@analysis.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8077, show_default=True)
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories are.")
+def serve(host: str, port: int, runs: Path | None) -> None:
+    """Answer Flagger's webhooks and Argo's web metrics with the verdict of the newest run, or of the one they name."""
+    from analysis import adapters
+
+    endpoint = adapters.server(runs or home.runs(), host, port)
+    command.say(f"http://{host}:{endpoint.server_address[1]}: /verdict, /flagger/confirm, /flagger/rollback")
+    try:
+        endpoint.serve_forever()
+    finally:
+        endpoint.server_close()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Run directory → report: the one path from evidence to verdict."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from analysis import balance, failures, latency, outputs, split, validity
-from analysis.answers import attribute_outputs
+from analysis.answers import Answer, attribute_outputs
 from analysis.findings import Check
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.stops import horizons
-from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, tally
+from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, from_intended, tally
 from analysis.validity import Evidence, lost_requests
 from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
@@ -18,7 +20,7 @@ from experiments.core.profile import mean_rate
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
 
-__all__ = ["Report", "judge"]
+__all__ = ["Examined", "Report", "examine", "judge"]
 
 BY_HEADER = (
     "Arms are told by the route header, not by the outputs, as the experiment asks: "
@@ -38,21 +40,30 @@ def judge(run: RunDir) -> Report:
         RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
         ExperimentError: the experiment in it breaks rules.
     """
-    experiment, seen = gather(run)
-    remarks = [*remarks_on(seen.info, experiment), *_loop(seen.rows)]
-    return conclude(experiment, seen, validity.checks(seen), remarks)
+    return examine(run).report
 
 
-def gather(run: RunDir) -> tuple[Experiment, Evidence]:
-    """The experiment of a run, and everything in its directory that a judgement rests on.
+@dataclass(frozen=True)
+class Examined:
+    """A report with what it was made from: pictures and tables of counts need more than its sentences."""
 
-    Raises:
-        RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
-        ExperimentError: the experiment in it breaks rules.
-    """
+    run: RunDir
+    report: Report
+    experiment: Experiment
+    evidence: Evidence
+    answers: Sequence[Answer]
+    plan: Plan
+
+
+def examine(run: RunDir) -> Examined:
+    """The report of a run and its evidence; raises as `judge` does."""
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
-    return experiment, _evidence(run, info, experiment, _registered(info, experiment))
+    rows = read_rows(run, info)
+    answers = attribute_outputs(run, read_references(run))
+    seen, plan = _evidence(run, (info, experiment), rows, answers)
+    remarks = [*remarks_on(info, experiment), *_loop(rows)]
+    return Examined(run, conclude(experiment, seen, validity.checks(seen), remarks), experiment, seen, answers, plan)
 
 
 def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:
@@ -97,36 +108,43 @@ def _registered(info: RunInfo, experiment: Experiment) -> Hypotheses:
     return hypotheses.read(info.hypotheses) if info.hypotheses else hypotheses.hypotheses(experiment)
 
 
-def _evidence(run: RunDir, info: RunInfo, experiment: Experiment, registered: Hypotheses) -> Evidence:
-    rows = read_rows(run, info)
+def _evidence(
+    run: RunDir, known: tuple[RunInfo, Experiment], rows: Rows, answers: Sequence[Answer]
+) -> tuple[Evidence, Plan]:
+    info, experiment = known
     entries = journal.read(run.journal)
-    known = journal.changes(entries)
+    changes = journal.changes(entries)
     end_us = max(shard.watermark_us for shard in rows.shards)
-    periods = journal.periods(known, end_us, rows.clock_uncertainty_us)
-    references = read_references(run)
-    by_header = experiment.attribution == "route-header"
-    counted = _tally(run, rows, (experiment, registered, periods))
-    return Evidence(
+    periods = journal.periods(changes, end_us, rows.clock_uncertainty_us)
+    registered = _registered(info, experiment)
+    plan = _plan(rows, known, (registered, periods))
+    seen = Evidence(
         info=info,
         rows=rows,
-        references=references,
-        changes=known,
+        references=read_references(run),
+        changes=changes,
         foreign=[entry for entry in entries if isinstance(entry, Foreign)],
         periods=periods,
-        tally=counted,
+        tally=tally(rows, answers, plan),
         registered=registered,
-        by_header=by_header,
+        by_header=plan.by_header,
     )
+    return seen, plan
 
 
-def _tally(run: RunDir, rows: Rows, known: tuple[Experiment, Hypotheses, Sequence[Period]]) -> Tally:
-    experiment, registered, periods = known
+def _plan(rows: Rows, known: tuple[RunInfo, Experiment], found: tuple[Hypotheses, Sequence[Period]]) -> Plan:
+    info, experiment = known
+    registered, periods = found
     origin = rows.origin_us
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
-    stopped = horizons(read_info(run), periods)
-    plan = Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, stopped)
-    return tally(rows, attribute_outputs(run, read_references(run)), plan)
+    stopped = horizons(info, periods)
+    return Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, stopped)
+
+
+def intended(examined: Examined) -> Any:
+    """Latencies of the judged answers from their intended start, by phase, arm and bin; made when it is asked for."""
+    return from_intended(examined.evidence.rows, examined.answers, examined.plan)
 
 
 def _subject(info: RunInfo, experiment: Experiment) -> Subject:

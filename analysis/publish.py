@@ -2,24 +2,58 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from analysis.judge import Examined, examine
+from analysis.pictures.data import Pictures, pictures
+from analysis.render.annotations import render_annotations
+from analysis.render.html import render_html
 from analysis.render.json_report import render_json
+from analysis.render.junit import render_junit
 from analysis.render.markdown import render_markdown
+from analysis.render.tallies import render_csv, render_parquet
 from analysis.render.terminal import print_report
 from analysis.report import Report
 from experiments.core import command
 from experiments.core.errors import RecordsError
 from experiments.core.records import RunDir
 
-RENDERERS = {"json": render_json, "markdown": render_markdown}
-LEFT = {"json": "report.json", "markdown": "report.md"}
+
+@dataclass(frozen=True)
+class Subject:
+    """A run with its report; what its pictures show is worked out when one is drawn."""
+
+    examined: Examined
+
+    @property
+    def report(self) -> Report:
+        """The report."""
+        return self.examined.report
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The numbers of its pictures."""
+        return pictures(self.examined)
+
+
+RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
+    "json": lambda subject: render_json(subject.report),
+    "markdown": lambda subject: render_markdown(subject.report),
+    "junit": lambda subject: render_junit(subject.report),
+    "html": lambda subject: render_html(subject.report, subject.pictures),
+    "annotations": lambda subject: render_annotations(subject.report),
+    "csv": lambda subject: render_csv(subject.examined),
+    "parquet": lambda subject: render_parquet(subject.examined),
+}
+LEFT = {"json": "report.json", "markdown": "report.md", "junit": "junit.xml", "html": "report.html"}
 
 
 def publish(run: RunDir, report: Report) -> None:
     """Show a report and leave it in its run directory."""
-    leave(run, report)
+    leave(Subject(examine(run)))
     show(report)
 
 
@@ -28,46 +62,61 @@ def show(report: Report, *, quiet: bool = False) -> None:
     print_report(report, sys.stdout, quiet=quiet)
 
 
-def leave(run: RunDir, report: Report) -> None:
-    """Write report.json and report.md into the run directory; where that cannot be written, say so and go on."""
+def leave(subject: Subject) -> None:
+    """Write report.json, .md, .html and junit.xml into the run directory; where that fails, say so and go on."""
     for form, name in LEFT.items():
+        path = subject.examined.run.path / name
         try:
-            _replace(run.path / name, RENDERERS[form](report))
+            _replace(path, RENDERERS[form](subject))
         except OSError as error:
-            command.say(f"{run.path / name}: not written: {error.strerror}.")
+            command.say(f"{path}: not written: {error.strerror}.")
 
 
-def export(report: Report, wanted: Mapping[str, Path | None]) -> bool:
+def export(subject: Subject, wanted: Mapping[str, Path | None]) -> bool:
     """Write the forms that were asked for; returns whether one of them went to stdout.
+
+    Raises:
+        RecordsError: a file cannot be written.
+    """
+    return write(
+        {form: path for form, path in wanted.items() if path is not None}, lambda form: RENDERERS[form](subject)
+    )
+
+
+def write(wanted: Mapping[str, Path], make: Callable[[str], str | bytes]) -> bool:
+    """Write each form to its place; returns whether one of them went to stdout.
 
     Raises:
         RecordsError: a file cannot be written.
     """
     to_stdout = False
     for form, path in wanted.items():
-        if path is None:
-            continue
-        text = RENDERERS[form](report)
+        made = make(form)
         if str(path) == "-":
-            sys.stdout.write(text)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(_bytes(made)) if isinstance(made, bytes) else sys.stdout.write(made)
             to_stdout = True
         else:
-            _write(path, text)
+            _write(path, made)
     return to_stdout
 
 
-def _write(path: Path, text: str) -> None:
+def _bytes(made: str | bytes) -> bytes:
+    return made if isinstance(made, bytes) else made.encode()
+
+
+def _write(path: Path, made: str | bytes) -> None:
     try:
-        _replace(path, text)
+        _replace(path, made)
     except OSError as error:
         raise RecordsError(f"{path}: cannot be written: {error.strerror}; name another place.") from error
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, made: str | bytes) -> None:
     """A reader sees the old or the new file, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(_bytes(made))
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

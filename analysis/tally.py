@@ -3,7 +3,7 @@
 One Ibis expression: it runs on the embedded DuckDB, and on Spark where the records have outgrown one machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -84,13 +84,34 @@ class Tally:
 
 def tally(rows: Rows, answers: Sequence[Answer], plan: Plan) -> Tally:
     """Count the rows of a run."""
+    cells = _asked(rows, answers, plan, expression)
+    return Tally(cells.sort_values(list(KEYS), ignore_index=True))
+
+
+def _asked(rows: Rows, answers: Sequence[Answer], plan: Plan, question: Callable[[tuple[Any, ...], Plan], Any]) -> Any:
     connection = ibis.duckdb.connect()
     try:
         given = [ibis.memtable(table) for table in tables(rows, answers, plan).values()]
-        cells = connection.to_pyarrow(expression(tuple(given), plan)).to_pandas()
+        return connection.to_pyarrow(question(tuple(given), plan)).to_pandas()
     finally:
         connection.disconnect()
-    return Tally(cells.sort_values(list(KEYS), ignore_index=True))
+
+
+def from_intended(rows: Rows, answers: Sequence[Answer], plan: Plan) -> Any:
+    """Successful answers that count, by `phase`, `answered` and the `bin` of their latency from the intended start."""
+    cells = _asked(rows, answers, plan, intended_expression)
+    return cells.sort_values(["phase", "answered", "bin"], ignore_index=True)
+
+
+def intended_expression(tables: tuple[Any, ...], plan: Plan) -> Any:
+    """The tally's query with the other latency, which is shown and never tested."""
+    requests, answers, periods, shards = tables
+    late = requests.mutate(waited_us=requests.start_us + requests.latency_us - requests.intended_us)
+    keyed = _keys(_known((late, answers, periods, shards)), plan, "waited_us")
+    counted = keyed.filter(
+        (keyed.standing == JUDGED) & (keyed.outcome == OK) & (keyed.answered != "") & keyed.bin.notnull()  # noqa: PD004 - Ibis, not pandas
+    )
+    return counted.group_by(["phase", "answered", "bin"]).aggregate(n=counted.count())
 
 
 def tables(rows: Rows, answers: Sequence[Answer], plan: Plan) -> dict[str, pa.Table]:
@@ -110,15 +131,19 @@ def expression(tables: tuple[Any, ...], plan: Plan) -> Any:
         tables: Requests, answers, periods and shards.
         plan: What else must be known.
     """
+    keyed = _keys(_known(tables), plan)
+    return keyed.group_by(list(KEYS)).aggregate(
+        n=keyed.count(), latency_us=keyed.latency_us.sum(), late=keyed.is_late.sum()
+    )
+
+
+def _known(tables: tuple[Any, ...]) -> Any:
+    """Rows with their period, process and output."""
     requests, answers, periods, shards = tables
     rows = requests.mutate(end_us=requests.start_us + requests.latency_us)
     placed = _in_periods(rows, _with_cuts(rows, periods))
-    known = placed.join(shards, "shard", how="left", rname="{name}_of_shard").join(
+    return placed.join(shards, "shard", how="left", rname="{name}_of_shard").join(
         answers, ["payload", "signature"], how="left", rname="{name}_of_answer"
-    )
-    keyed = _keys(known, plan)
-    return keyed.group_by(list(KEYS)).aggregate(
-        n=keyed.count(), latency_us=keyed.latency_us.sum(), late=keyed.is_late.sum()
     )
 
 
@@ -141,7 +166,7 @@ def _in_periods(rows: Any, periods: Any) -> Any:
     return rows.join(periods, inside, how="left")
 
 
-def _keys(rows: Any, plan: Plan) -> Any:
+def _keys(rows: Any, plan: Plan, latency: str = "latency_us") -> Any:
     """Every row's cell."""
     routed_phase = rows.route.re_extract(r"^([^/]*)/", 1)
     routed = _known_arm(rows.route.re_extract(r"^[^/]*/(.*)$", 1), plan.arms)
@@ -157,7 +182,7 @@ def _keys(rows: Any, plan: Plan) -> Any:
         reason=ibis.cases((answered != "", ""), else_=_reason(rows)),
         outcome=_outcome(rows),
         stale=(routed_phase != "") & (routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
-        bin=latency_bin(rows.latency_us),
+        bin=latency_bin(rows[latency]),
         latency_us=rows.latency_us,
         is_late=((rows.start_us - rows.intended_us) > LATE_US).fill_null(False).cast("int64"),  # noqa: FBT003
     ).mutate(stale=lambda keyed: keyed.stale.fill_null(False).cast("int64"))  # noqa: FBT003

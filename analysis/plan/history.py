@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis import failures
-from analysis.judge import gather
+from analysis.judge import examine
 from analysis.latency import compare
 from analysis.stats.bins import lower_edge, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
@@ -69,8 +69,8 @@ def history(run: RunDir) -> History:
         RecordsError: it cannot be read.
         ExperimentError: likewise, its experiment.
     """
-    experiment, seen = gather(run)
-    return History(run.path.name, dict(_failing(seen, experiment)), dict(_latency(seen)))
+    found = examine(run)
+    return History(run.path.name, dict(_failing(found.evidence, found.experiment)), dict(_latency(found.evidence)))
 
 
 def newest(runs: Path, experiment: str, *, quick: bool) -> History:

@@ -1,7 +1,7 @@
 """What every rendering says of one thing, in the same words: cells of tables, before any layout."""
 
 from analysis import words
-from analysis.findings import Claim, Failures, Interval, Latency, Outputs, Share
+from analysis.findings import Claim, Dispersion, Failures, Interval, Latency, Outputs, Share
 from analysis.render.text import safe
 from analysis.report import Report
 
@@ -77,6 +77,14 @@ def outputs(row: Outputs) -> str:
     if not row.labelled:
         return f"{text}; no labels are known."
     return f"{text}; right: {row.arm} {row.right}, {row.baseline} {row.baseline_right} of {row.labelled} with a label."
+
+
+def dispersion(one: Dispersion) -> str:
+    """How evenly an arm's share came."""
+    return (
+        f"Phase {one.phase}, {one.cohort}: share of {one.arm} over {one.windows} windows, "
+        f"index {one.index:.2f} (1 = independent draws): {one.reading}."
+    )
 
 
 def records(report: Report) -> str:

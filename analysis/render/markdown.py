@@ -57,7 +57,8 @@ def text(value: str, longest: int = 48) -> str:
     return re.sub(r"(?i)(https?|ftp|javascript|www)([:.])", "\\1\u200b\\2", escaped)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of at most 60 rows; what is left out is said."""
     found = list(rows)
     if not found:
         return ""
@@ -67,8 +68,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *body])
 
 
-def _folded(title: str, table: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>" if body else ""
 
 
 def _claims(report: Report) -> str:
@@ -77,7 +78,7 @@ def _claims(report: Report) -> str:
         state = claim.state if claim.required else f"{claim.state} (not required)"
         need = f" Needs about {words.requests(claim.need.requests)} more." if claim.need else ""
         rows.append((state, claim.sentence + need))
-    return _table(("claim", "what was found"), rows)
+    return table(("claim", "what was found"), rows)
 
 
 def _shares(report: Report) -> str:
@@ -88,7 +89,7 @@ def _shares(report: Report) -> str:
         )
         for share in report.shares
     )  # fmt: skip
-    return _folded("Shares", _table(("phase", "cohort", "arm", "expected", "got", "interval"), rows))
+    return _folded("Shares", table(("phase", "cohort", "arm", "expected", "got", "interval"), rows))
 
 
 def _latencies(report: Report) -> str:
@@ -100,7 +101,7 @@ def _latencies(report: Report) -> str:
         )
         for row in report.latencies
     )  # fmt: skip
-    return _folded("Latency of successful answers", _table(("phase", "arm", "answers", "mean", *names), rows))
+    return _folded("Latency of successful answers", table(("phase", "arm", "answers", "mean", *names), rows))
 
 
 def _failures(report: Report) -> str:
@@ -111,7 +112,7 @@ def _failures(report: Report) -> str:
         )
         for row in report.failures
     )  # fmt: skip
-    return _folded("Failures by routed arm", _table(("phase", "arm", "failed", "rate", "how"), rows))
+    return _folded("Failures by routed arm", table(("phase", "arm", "failed", "rate", "how"), rows))
 
 
 def _tests(report: Report) -> str:
@@ -128,20 +129,16 @@ def _tests(report: Report) -> str:
         for claim in report.claims
     )
     header = ("claim", "test", "null", "n", "estimate and interval", "level", "evidence")
-    return _folded("Tests", _table(header, rows))
+    return _folded("Tests", table(header, rows))
 
 
 def _checks(report: Report) -> str:
     rows = (("ok" if check.ok else "failed", check.name, check.sentence) for check in report.checks)
-    return _folded("May this be judged?", _table(("", "check", "what was found"), rows))
+    return _folded("May this be judged?", table(("", "check", "what was found"), rows))
 
 
 def _other(report: Report) -> str:
     told = [lines.outputs(row) for row in report.outputs] if report.outputs_applicable else []
     told += [] if report.outputs_applicable else ["Outputs: not applicable, the weights are random."]
-    told += [
-        f"Phase {one.phase}, {one.cohort}: share of {one.arm} over {one.windows} windows, "
-        f"index {one.index:.2f}: {one.reading}."
-        for one in report.dispersions
-    ]
+    told += [lines.dispersion(one) for one in report.dispersions]
     return _folded("Outputs and dispersion", "\n".join(f"- {text(line, _LONG)}" for line in told[:_ROWS]))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -86,19 +86,18 @@ def _claims(report: Report, console: Console) -> Table:
 
 
 def _shares(report: Report, *, ascii_only: bool, wide: bool) -> Table:
-    columns = ["phase", "cohort", "arm", "expected", "got", "interval", *(["0 to 100%"] if wide else [])]
+    columns = ("phase", "cohort", "arm", "expected", "got", "interval", "0 to 100%")
     table = _table("shares", *columns, right=("expected", "got"))
     before = ("", "")
     for share in report.shares:
         place = (share.phase, ", ".join(share.cohorts))
         first = place if place != before else ("", "")
         before = place
-        cells = [*map(safe, first), lines.arm_name(share.arm), lines.expected(share), lines.observed(share)]
-        cells.append(lines.between(share.share))
-        if wide:
-            marks = share.share.estimate, share.expected
-            high = 1.0 if share.share.high is None else share.share.high
-            cells.append(interval_bar(share.share.low, high, marks, ascii_only=ascii_only))
+        cells = [*map(safe, first), lines.arm_name(share.arm), lines.expected(share)]
+        cells += [lines.observed(share) if wide else words.percent(share.share.estimate), lines.between(share.share)]
+        marks = share.share.estimate, share.expected
+        high = 1.0 if share.share.high is None else share.share.high
+        cells.append(interval_bar(share.share.low, high, marks, 20 if wide else 10, ascii_only=ascii_only))
         table.add_row(*map(Text, cells))
     return table
 
@@ -146,3 +145,25 @@ def _remainder(report: Report, console: Console) -> None:
         console.print()
     for line in told:
         console.print(Text(safe(line, _SENTENCE)))
+
+
+def print_trend(
+    reports: Sequence[Report], rows: Sequence[dict[str, Any]], stream: IO[str], width: int | None = None
+) -> None:
+    """Print several runs: their verdicts, then every claim's figures from run to run."""
+    console = _console(stream, width)
+    runs = _table("runs", "", "run", "verdict")
+    for place, report in enumerate(reports, 1):
+        sentence = Text(safe(report.verdict.sentence, _SENTENCE), style=STYLES[report.verdict.word])
+        runs.add_row(str(place), Text(safe(report.subject.run)), sentence)
+    console.print(runs)
+    claims = _table("claims", "claim", "run", "state", "found")
+    before = ""
+    for row in sorted(rows, key=lambda row: (row["claim"], row["at"])):
+        told = "" if row["claim"] == before else safe(row["claim"], 100)
+        before = row["claim"]
+        claims.add_row(
+            Text(told), str(row["at"]), Text(row["state"], style=STATE_STYLES[row["state"]]), Text(row["told"])
+        )
+    console.print()
+    console.print(claims)

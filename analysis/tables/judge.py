@@ -9,7 +9,7 @@ import xxhash
 
 from analysis import validity, words
 from analysis.findings import Check
-from analysis.judge import conclude
+from analysis.judge import Examined, conclude
 from analysis.report import Report
 from analysis.tables import mapping as mappings
 from analysis.tables.mapping import Mapping
@@ -20,7 +20,7 @@ from analysis.tables.values import read
 from analysis.tally import Plan, tally
 from analysis.validity import EVERY, Evidence
 from experiments.core.errors import ExperimentError, RecordsError
-from experiments.core.records import SCHEMA, RunInfo
+from experiments.core.records import SCHEMA, RunDir, RunInfo
 
 TOLD = ("answers attributed", "route header agrees", "arms concurrent")
 """Conditions that a table can be checked for; all others are about what only our own load processes write."""
@@ -33,7 +33,12 @@ UNREGISTERED = "Nothing was registered before the load: whoever chose claims aft
 
 
 def judge_table(path: Path, name_or_file: str, expect: str | None = None) -> Report:
-    """The report of a table.
+    """The report of a table; see `examine_table`."""
+    return examine_table(path, name_or_file, expect).report
+
+
+def examine_table(path: Path, name_or_file: str, expect: str | None = None) -> Examined:
+    """The report of a table and its evidence.
 
     Args:
         path: CSV, JSON lines or Parquet, by its content.
@@ -54,10 +59,10 @@ def judge_table(path: Path, name_or_file: str, expect: str | None = None) -> Rep
         stated = state(mapping, table, name)
     except RecordsError as error:
         raise RecordsError(f"{path}: {error}") from error
-    seen = _evidence(table, stated, mapping)
-    return conclude(
-        stated.experiment, seen, list(_conditions(seen, stated, mapping)), list(_remarks(table, stated, mapping))
-    )
+    seen, plan = _evidence(table, stated, mapping)
+    conditions, remarks = list(_conditions(seen, stated, mapping)), list(_remarks(table, stated, mapping))
+    report = conclude(stated.experiment, seen, conditions, remarks)
+    return Examined(RunDir(path), report, stated.experiment, seen, table.answers, plan)
 
 
 def shares(text: str) -> dict[str, float]:
@@ -88,12 +93,12 @@ def _table(path: Path, mapping: Mapping) -> Table:
         connection.close()
 
 
-def _evidence(table: Table, stated: Stated, mapping: Mapping) -> Evidence:
+def _evidence(table: Table, stated: Stated, mapping: Mapping) -> tuple[Evidence, Plan]:
     experiment = stated.experiment
     by_header = mapping.signature is None
     warm_until = table.start_us + round(mapping.warmup * 1e6)
     what = Plan(tuple(experiment.arms), stated.periods, stated.registered.batch_seconds, warm_until, by_header)
-    return Evidence(
+    seen = Evidence(
         info=_info(table, mapping),
         rows=table.rows,
         references=None,
@@ -104,6 +109,7 @@ def _evidence(table: Table, stated: Stated, mapping: Mapping) -> Evidence:
         registered=stated.registered,
         by_header=by_header,
     )
+    return seen, what
 
 
 def _info(table: Table, mapping: Mapping) -> RunInfo:

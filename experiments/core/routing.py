@@ -143,6 +143,15 @@ def expected_shares(
     return Expectation(None, "no route matches: the gateway answers 404")
 
 
+def matching_route(http: Sequence[Mapping[str, Any]], request: Request) -> int | None:
+    """The place of the first route that takes a request like this one; None where none does or it cannot be told."""
+    for place, route in enumerate(http):
+        matched = _matches(route, request)
+        if matched is not False:
+            return place if matched else None
+    return None
+
+
 def phase_expectations(
     experiment: Experiment, phase: Phase, http: Sequence[Mapping[str, Any]] | None = None
 ) -> dict[str, Expectation]:

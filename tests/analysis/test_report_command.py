@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from analysis.__main__ import analysis
+from analysis.publish import LEFT
 from experiments.core import command, records
 from tests.analysis.synthetic import Layout, write_run
 
@@ -25,8 +26,9 @@ def run_command(*arguments, **variables):
 
 
 @pytest.fixture
-def here(capsys):
-    """The command in this process: exit code, what it printed, what it said."""
+def here(capsys, monkeypatch):
+    """The command in this process, without still pictures: exit code, what it printed, what it said."""
+    monkeypatch.setattr("analysis.render.runtime.available", lambda: False)
 
     def call(*arguments):
         code = command.run(analysis, "python -m analysis", [*map(str, arguments)])
@@ -50,15 +52,18 @@ def copied(run, tmp_path):
 
 def test_report_prints_leaves_files_and_exits_with_the_verdict(copied):
     done = run_command("report", copied.path)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if "runtime together, once" not in line]
+    assert (done.returncode, said) == (0, [])
     assert done.stdout.startswith("Promote new")
     assert json.loads((copied.path / "report.json").read_text())["verdict"]["word"] == "promote"
     assert (copied.path / "report.md").read_text().startswith("## ")
+    assert "<h1>" in (copied.path / "report.html").read_text()
+    assert (copied.path / "junit.xml").read_text().startswith("<?xml")
 
 
 def test_same_run_same_bytes_elsewhere(copied, tmp_path):
     first = run_command("report", copied.path, PYTHONHASHSEED="1", TZ="UTC")
-    kept = {name: (copied.path / name).read_bytes() for name in ("report.json", "report.md")}
+    kept = {name: (copied.path / name).read_bytes() for name in LEFT.values()}
     moved = tmp_path / "some" / "where" / "else"
     shutil.copytree(copied.path, moved)
     (moved / "requests.parquet").unlink()
@@ -70,6 +75,19 @@ def test_same_run_same_bytes_elsewhere(copied, tmp_path):
 def test_json_to_stdout_is_json_only(copied, here):
     _, out, _ = here("report", copied.path, "--json", "-")
     assert json.loads(out)["schema_version"] == 1
+
+
+def test_several_runs_are_compared_and_the_last_one_decides(copied, run, tmp_path, here):
+    page, told = tmp_path / "trend.html", tmp_path / "trend.json"
+    code, _, _ = here("report", run.path, copied.path, "--html", page, "--json", told)
+    trend = json.loads(told.read_text())
+    assert (code, len(trend["runs"])) == (0, 2)
+    assert {claim["at"] for claim in trend["claims"]} == {1, 2}
+    assert "2 runs compared" in page.read_text()
+    code, out, _ = here("report", run.path, copied.path)
+    assert (code, "shown" in out) == (0, True)
+    code, _, err = here("report", run.path, copied.path, "--junit", "-")
+    assert (code, "shows one run" in err) == (2, True)
 
 
 def test_the_newest_run_is_the_default(copied, tmp_path, here, monkeypatch):

@@ -1,0 +1,60 @@
+"""All that the pictures of one run show."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from analysis.judge import Examined
+from analysis.pictures.latencies import heat_rows, quantile_rows
+from analysis.pictures.rest import failure_rows, route_rows, signature_rows
+from analysis.pictures.shares import harm_rows, share_rows
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows for charts; each list is empty where there is nothing to show."""
+
+    spans: list[Row]
+    shares: list[Row]
+    evidence: list[Row]
+    quantiles: list[Row]
+    heat: list[Row]
+    failures: list[Row]
+    signatures: list[Row]
+    routes: list[Row]
+
+
+def pictures(examined: Examined) -> Pictures:
+    """The numbers of every picture."""
+    shares, evidence = share_rows(examined)
+    return Pictures(
+        spans=_spans(examined),
+        shares=shares,
+        evidence=evidence + harm_rows(examined),
+        quantiles=quantile_rows(examined),
+        heat=heat_rows(examined),
+        failures=failure_rows(examined),
+        signatures=signature_rows(examined),
+        routes=route_rows(examined),
+    )
+
+
+def _spans(examined: Examined) -> list[Row]:
+    """Periods, and the transitions between them."""
+    periods = examined.report.periods
+    rows = [
+        {"phase": line.phase, "at": round(line.start_s, 3), "until": round(line.end_s, 3), "kind": "period"}
+        for line in periods
+    ]
+    rows += [
+        {
+            "phase": f"to {after.phase}",
+            "at": round(before.end_s, 3),
+            "until": round(after.start_s, 3),
+            "kind": "transition",
+        }
+        for before, after in pairwise(periods)
+    ]
+    return rows

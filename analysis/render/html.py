@@ -1,0 +1,205 @@
+"""Report → one HTML file that needs no network and, to be read, no scripts; with them its pictures come alive.
+
+The page forbids itself everything but its own scripts, by their hashes: words that somebody else chose could not run
+even if they got past the escaping.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from analysis import words
+from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID
+from analysis.pictures.data import Pictures
+from analysis.render import runtime
+from analysis.render.cells import run_cells, sections, trend_cells
+from analysis.render.text import safe
+from analysis.report import Report
+from analysis.verdict import HOLD, INVALID, PROMOTE, ROLL_BACK
+
+LIMIT_BYTES = 1_500_000
+_MOST_TRENDS = 2000
+_FOLDER = Path(__file__).resolve().parent
+_SIGNS = {PROMOTE: "✓", ROLL_BACK: "✗", HOLD: "…", INVALID: "?"}
+_STATE_SIGNS = {SHOWN: "✓", BROKEN: "✗", UNDECIDED: "…", VOID: "?"}
+_WORST = (BROKEN, VOID, UNDECIDED, SHOWN)
+_KINDS = {
+    "split": "Was the traffic split as configured?",
+    "errors": "Does it fail as rarely?",
+    "latency": "Is it as fast?",
+    "outputs": "Is it as right?",
+}
+NO_PICTURES = (
+    "No pictures: they need the packages of the extra `pictures` (pip install -c constraints.txt -e '.[pictures]'). "
+    "All numbers are below."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as the page has it: still, alive, or both."""
+
+    name: str
+    title: str
+    text: str
+    still: Markup | None
+    live: bool
+    switches: dict[str, list[str]]
+    chosen: dict[str, str]
+
+
+def render_html(report: Report, data: Pictures | None) -> str:
+    """The report as a page.
+
+    Args:
+        report: What to say.
+        data: What to draw; without it, or without the extra `pictures`, the page has tables only.
+    """
+    drawn = _drawn(report, data)
+    values = {
+        "report": report,
+        "heading": f"{report.verdict.word}: {report.subject.experiment}",
+        "question": question(report),
+        "sign": _SIGNS[report.verdict.word],
+        "started": started(report),
+        "answers": _answers(report),
+        "sections": sections(report),
+        "no_pictures": NO_PICTURES if data is not None else "No pictures were asked for.",
+    }
+    return page("run.html.jinja", values, drawn)
+
+
+def render_comparison(reports: Sequence[Report], rows: Sequence[dict[str, Any]]) -> str:
+    """Several runs as one page.
+
+    Args:
+        reports: In the order to show; the last one's verdict heads the page.
+        rows: Of `analysis.trend.trend`, by claim.
+    """
+    drawn = []
+    if runtime.available():
+        from analysis.render.charts import trend_chart
+
+        drawn = [picture for picture in [trend_chart(rows)] if picture is not None]
+    values = {
+        "reports": reports,
+        "heading": f"{len(reports)} runs: {reports[-1].verdict.word}",
+        "sign": _SIGNS[reports[-1].verdict.word],
+        "runs": [run_cells(place, report, started(report)) for place, report in enumerate(reports, 1)],
+        "claims": [trend_cells(row) for row in rows[:_MOST_TRENDS]],
+        "no_pictures": NO_PICTURES,
+    }
+    return page("trend.html.jinja", values, drawn)
+
+
+def started(report: Report) -> str:
+    """When the run began, in UTC: the same words in every time zone."""
+    return datetime.fromtimestamp(report.subject.started_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def question(report: Report) -> str:
+    """What the run was to answer."""
+    canaries = words.listed([safe(arm) for arm in report.subject.arms if arm != report.subject.baseline])
+    base = safe(report.subject.baseline)
+    return f"Can {canaries} take over from {base}? {words.requests(report.records.judged)} judged."
+
+
+def _drawn(report: Report, data: Pictures | None) -> list[Any]:
+    if data is None or not runtime.available():
+        return []
+    from analysis.render.charts import charts
+
+    return charts(report, data)
+
+
+def page(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
+    """A page of ours, small enough: still pictures are left out from the last on, the first two stay."""
+    alive = bool(drawn)
+    stills = [runtime.still(picture) for picture in drawn]
+    while True:
+        shown = [
+            Shown(one.name, one.title, one.text, Markup(svg) if svg else None, alive, one.switches, one.chosen)  # noqa: S704 - drawn by vl-convert, which escapes
+            for one, svg in zip(drawn, stills, strict=True)
+        ]
+        whole = _filled(template, {**values, "pictures": shown}, drawn)
+        if len(whole.encode()) < LIMIT_BYTES or not any(stills[2:]):
+            return whole
+        stills[max(place for place, svg in enumerate(stills) if svg)] = ""
+
+
+def _filled(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
+    bundle = runtime.javascript() if drawn else ""
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    hashes = " ".join(_hash(text) for text in (bundle, script) if text)
+    specs = json.dumps({one.name: one.spec for one in drawn}, ensure_ascii=False, separators=(",", ":"))
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            runtime=Markup(bundle),  # noqa: S704 - from vl-convert
+            specs=Markup(_inert(specs)),  # noqa: S704 - made inert
+            script_hashes=Markup(hashes),  # noqa: S704 - base64
+            schema_version=1,
+        )
+    )
+
+
+def _inert(text: str) -> str:
+    r"""JSON that can neither end its script element nor open a comment.
+
+    >>> _inert('"</script>"')
+    '"\\u003c/script\\u003e"'
+    """
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(text: str) -> str:
+    """A source expression of a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
+    )
+    made.filters["safe_text"] = safe
+    made.filters["trim_sign"] = lambda text: text.removeprefix(">")
+    return made
+
+
+def _answers(report: Report) -> list[dict[str, str]]:
+    """One answer for each kind of claim: how many are shown, and the worst of them."""
+    found = []
+    for kind in dict.fromkeys(claim.kind for claim in report.claims):
+        claims = [claim for claim in report.claims if claim.kind == kind]
+        worst = min(claims, key=lambda claim: _WORST.index(claim.state))
+        found.append(
+            {
+                "title": _KINDS.get(kind, kind),
+                "state": worst.state,
+                "sign": _STATE_SIGNS[worst.state],
+                "told": f"{sum(claim.state == SHOWN for claim in claims)} of {len(claims)} shown",
+                "sentence": _most_telling(claims, worst.state, report).sentence,
+            }
+        )
+    return found
+
+
+def _most_telling(claims: Sequence[Any], state: str, report: Report) -> Any:
+    """Of the worst claims the one about a phase in which arms share the traffic, if there is one."""
+    mixed = {share.phase for share in report.shares if share.expected is not None and 0 < share.expected < 1}
+    worst = [claim for claim in claims if claim.state == state]
+    return next((claim for claim in worst if claim.phase in mixed), worst[0])

@@ -1,0 +1,114 @@
+"""Several runs beside one another: a verdict each, and how every claim's figure went from run to run."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analysis.judge import judge
+from analysis.publish import show, write
+from analysis.render import lines
+from analysis.render.html import render_comparison
+from analysis.render.json_report import rounded
+from analysis.render.markdown import LIMIT_BYTES, table, text
+from analysis.render.terminal import print_trend
+from analysis.report import Report
+from experiments.core import command
+from experiments.core.records import RunDir
+
+SCHEMA_VERSION = 1
+_SAID_ABOVE = 2
+
+Row = dict[str, Any]
+
+
+def compare(runs: Sequence[RunDir], wanted: Mapping[str, Path], *, quiet: bool = False) -> int:
+    """Judge runs, print and write their comparison, and return the exit code of the last one's verdict.
+
+    Raises:
+        RecordsError: a run cannot be read, or a file not be written.
+        click.UsageError: a form that shows one run only was asked for.
+    """
+    unknown = sorted(set(wanted) - set(RENDERERS))
+    if unknown:
+        raise click.UsageError(f"--{unknown[0]} shows one run; name one, or ask for {', '.join(sorted(RENDERERS))}.")
+    reports = []
+    for run in runs:
+        if len(runs) > _SAID_ABOVE:
+            command.say(f"judging {run.path}")
+        reports.append(judge(run))
+    if not write(dict(wanted), lambda form: RENDERERS[form](reports)):
+        for report in reports if quiet else []:
+            show(report, quiet=True)
+        if not quiet:
+            print_trend(reports, trend(reports), sys.stdout)
+    return int(reports[-1].verdict.exit_code)
+
+
+def trend(reports: Sequence[Report]) -> list[Row]:
+    """A row for each claim of each run, in the order of the runs.
+
+    `at` counts runs from 1; `estimate`, `low` and `high` are in the claim's `unit`, None where there is none.
+    """
+    return [
+        {
+            "at": place,
+            "run": report.subject.run,
+            "claim": claim.id,
+            "kind": claim.kind,
+            "state": claim.state,
+            "unit": claim.unit,
+            "estimate": claim.interval.estimate if claim.interval else None,
+            "low": claim.interval.low if claim.interval else None,
+            "high": claim.interval.high if claim.interval else None,
+            "margin_low": claim.margin_low,
+            "margin_high": claim.margin_high,
+            "told": lines.effect(claim),
+        }
+        for place, report in enumerate(reports, 1)
+        for claim in report.claims
+    ]
+
+
+def _json(reports: Sequence[Report]) -> str:
+    told = [
+        {
+            "run": report.subject.run,
+            "experiment": report.subject.experiment,
+            "started_us": report.subject.started_us,
+            "verdict": report.verdict.word,
+            "cause": report.verdict.cause,
+            "sentence": report.verdict.sentence,
+            "exit_code": report.verdict.exit_code,
+        }
+        for report in reports
+    ]
+    claims = [{key: value for key, value in row.items() if key != "told"} for row in trend(reports)]
+    value = rounded({"schema_version": SCHEMA_VERSION, "runs": told, "claims": claims})
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _markdown(reports: Sequence[Report]) -> str:
+    runs = [
+        (str(place), one.subject.run, one.verdict.word, one.verdict.sentence) for place, one in enumerate(reports, 1)
+    ]
+    rows = [(row["claim"], str(row["at"]), row["state"], row["told"]) for row in _by_claim(trend(reports))]
+    head = f"## {text(reports[-1].verdict.sentence, 600)}"
+    parts = [head, table(("", "run", "verdict", "sentence"), runs), table(("claim", "run", "state", "found"), rows)]
+    whole = "\n\n".join(parts) + "\n"
+    return whole if len(whole.encode()) <= LIMIT_BYTES else "\n\n".join(parts[:2]) + "\n"
+
+
+def _by_claim(rows: Sequence[Row]) -> list[Row]:
+    order = {claim: place for place, claim in enumerate(dict.fromkeys(row["claim"] for row in rows))}
+    return sorted(rows, key=lambda row: (order[row["claim"]], row["at"]))
+
+
+def _html(reports: Sequence[Report]) -> str:
+    return render_comparison(reports, _by_claim(trend(reports)))
+
+
+RENDERERS = {"json": _json, "markdown": _markdown, "html": _html}

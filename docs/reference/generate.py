@@ -1,0 +1,109 @@
+"""Write docs/reference from the code: commands, experiment file, report, exit codes. `--check` only compares."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analysis.__main__ import analysis
+from analysis.render.json_report import json_schema
+from deploy.__main__ import deploy
+from experiments.__main__ import experiments
+from experiments.core import reading
+from experiments.core.errors import Exit
+from loadgen.__main__ import loadgen
+
+HERE = Path(__file__).resolve().parent
+NOTICE = "<!-- Written by docs/reference/generate.py; do not edit. -->\n\n"
+MEANINGS = {
+    Exit.PROMOTE: "promote; of other commands: success",
+    Exit.ROLL_BACK: "roll back; of `selftest`: a sabotage was missed",
+    Exit.USAGE: "wrong usage, or input that cannot be read",
+    Exit.HOLD: "hold",
+    Exit.INVALID: "invalid",
+    Exit.UNEXPECTED: "an unexpected error of ours",
+}
+
+
+def pages() -> dict[str, str]:
+    """Every page of the reference by its file name."""
+    return {
+        "commands.md": NOTICE + "".join(_commands()),
+        "experiment.md": NOTICE + "# The experiment file\n\n" + _schema(reading.json_schema(), "Experiment"),
+        "report.md": NOTICE + "# report.json\n\n" + _schema(json_schema(), "Report"),
+        "exit-codes.md": NOTICE + "".join(_exit_codes()),
+    }
+
+
+def _commands() -> Iterator[str]:
+    yield "# Commands\n\n"
+    for name, group in (("experiments", experiments), ("deploy", deploy), ("loadgen", loadgen), ("analysis", analysis)):
+        for command in sorted(group.commands.values(), key=lambda one: str(one.name)):
+            program = f"python -m {name} {command.name}"
+            context = click.Context(command, info_name=program, terminal_width=100)
+            yield f"## `{program}`\n\n```text\n{command.get_help(context)}\n```\n\n"
+
+
+def _schema(schema: Mapping[str, Any], title: str) -> str:
+    definitions = dict(schema.get("$defs", {}))
+    root = {key: value for key, value in schema.items() if key != "$defs"}
+    named = {title: root, **definitions} if "properties" in root else definitions
+    return "".join(_object(name, one) for name, one in named.items() if "properties" in one)
+
+
+def _object(name: str, schema: Mapping[str, Any]) -> str:
+    rows = [
+        f"| `{key}` | {_kind(value)} | {'yes' if key in schema.get('required', []) else ''} "
+        f"| {_cell(value.get('description', ''))} |\n"
+        for key, value in schema["properties"].items()
+    ]
+    told = _cell(schema.get("description", ""))
+    return f"## {name}\n\n{told}\n\n| key | type | needed | meaning |\n|---|---|---|---|\n{''.join(rows)}\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _kind(value: Mapping[str, Any]) -> str:
+    if "$ref" in value:
+        return str(value["$ref"]).rpartition("/")[2]
+    for key in ("anyOf", "oneOf"):
+        if key in value:
+            return " or ".join(dict.fromkeys(_kind(one) for one in value[key]))
+    if "enum" in value or "const" in value:
+        return _cell(" or ".join(f"`{json.dumps(one)}`" for one in value.get("enum", [value.get("const")])))
+    if value.get("type") == "array":
+        return f"list of {_kind(value.get('items', {}))}"
+    return str(value.get("type", "any"))
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "# Exit codes\n\nOf `experiments run` and `analysis report`; why: docs/decisions/0006.\n\n"
+    yield "| code | meaning |\n|---|---|\n"
+    for code in Exit:
+        yield f"| {int(code)} | {MEANINGS[code]} |\n"
+    yield "| 130, 143 | stopped by Ctrl-C, by SIGTERM |\n"
+
+
+def main() -> int:
+    """Write the pages, or say which are out of date."""
+    stale = [name for name, text in pages().items() if not _is(HERE / name, text)]
+    if "--check" in sys.argv:
+        for name in stale:
+            sys.stderr.write(f"docs/reference/{name} is out of date: python docs/reference/generate.py\n")
+        return 2 if stale else 0
+    for name, text in pages().items():
+        (HERE / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    return 0
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text.rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

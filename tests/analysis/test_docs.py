@@ -1,0 +1,131 @@
+"""What the documents say is what the code does: references are current, examples run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from analysis.judge import examine
+from analysis.render.tallies import render_parquet
+from tests.analysis.synthetic import write_run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def blocks(path, language):
+    """The code blocks of a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_reference_is_current():
+    done = subprocess.run(
+        [sys.executable, "docs/reference/generate.py", "--check"],
+        cwd=ROOT, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    examined = examine(write_run(tmp_path))
+    (tmp_path / "tally.parquet").write_bytes(render_parquet(examined))
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("docs/notebook.md", "python")
+    exec(compile(code, "notebook", "exec"), {})  # noqa: S102 - our own document
+    out = capsys.readouterr().out
+    share = next(row for row in examined.report.shares if (row.phase, row.arm) == ("split", "new"))
+    assert f"{share.share.estimate:.3f}" in out
+
+
+@pytest.mark.slow
+def test_the_readme_s_report_commands_run(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("RUN", "RUN1", "RUN2")]
+    for run in runs:
+        run.path.rename(tmp_path / f"{run.path.parent.name}.run")
+        run.path.parent.rmdir()
+        (tmp_path / f"{run.path.parent.name}.run").rename(run.path.parent)
+    (block,) = [text for text in blocks("README.md", "sh") if "analysis report" in text]
+    for line in block.strip().splitlines():
+        done = subprocess.run(
+            [sys.executable, *line.split()[1:]], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+        )
+        assert done.returncode == 0, line
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "report.html", "junit.xml", "tally.csv", "tally.parquet", "trend.html"}  # fmt: skip
+
+
+def test_ci_files_are_yaml_and_name_what_is_there():
+    yaml = YAML(typ="safe")
+    for name in ("action.yml", "docs/ci/gitlab-ci.yml", "docs/ci/argo-rollouts.yaml", "docs/ci/flagger.yaml"):
+        assert list(yaml.load_all((ROOT / name).read_text()))
+        for script in re.findall(r"docs/ci/\w+\.\w+", (ROOT / name).read_text()):
+            assert (ROOT / script).exists()
+
+
+def test_argo_s_job_starts_a_command_that_we_have():
+    job, web = list(YAML(typ="safe").load_all((ROOT / "docs/ci/argo-rollouts.yaml").read_text()))
+    (container,) = job["spec"]["metrics"][0]["provider"]["job"]["spec"]["template"]["spec"]["containers"]
+    done = subprocess.run(
+        [sys.executable, *container["command"][1:4], "--help"], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, "--every" in done.stdout) == (0, True)
+    metric = web["spec"]["metrics"][0]
+    for result, outcome in (("promote", "success"), ("roll back", "failure"), ("pause", "inconclusive")):
+        held = [name for name in ("success", "failure") if metric[f"{name}Condition"] == f'result == "{result}"']
+        assert (held or ["inconclusive"]) == [outcome]
+
+
+@pytest.fixture
+def github():
+    """GitHub's part: an API that keeps comments, on a free loopback port."""
+    comments = []
+
+    class Api(BaseHTTPRequestHandler):
+        def reply(self, value):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+        def body(self):
+            return json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+
+        def do_GET(self):
+            page = int(self.path.rpartition("=")[2])
+            self.reply(comments[100 * (page - 1) : 100 * page])
+
+        def do_POST(self):
+            comments.append({"id": len(comments) + 1, "body": self.body()})
+            self.reply(comments[-1])
+
+        def do_PATCH(self):
+            comments[int(self.path.rpartition("/")[2]) - 1]["body"] = self.body()
+            self.reply({})
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", comments
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_pull_request_has_one_comment_that_is_kept_up_to_date(github, tmp_path):
+    address, comments = github
+    comments += [{"id": number + 1, "body": "somebody's"} for number in range(130)]
+    for text in ("first", "second"):
+        (tmp_path / "report.md").write_text(text)
+        variables = {
+            "GITHUB_API_URL": address, "GITHUB_TOKEN": "t", "GITHUB_REPOSITORY": "o/r", "PULL_REQUEST": "7",
+            "REPORT": str(tmp_path / "report.md"),
+        }  # fmt: skip
+        subprocess.run([sys.executable, ROOT / "docs/ci/comment.py"], env={**os.environ, **variables}, check=True)
+    assert [comment["body"].splitlines()[1] for comment in comments[130:]] == ["second"]
