@@ -32,6 +32,8 @@ def one(folder: Path, url: str, log: Path, choose: random.Random, *, everybody: 
     settings = f"{{arrivals: 600/s, warmup: 0s, slots: {SLOTS}}}"
     child = load.start(url, settings, {"one": request_body(10_000)}, "--run-time", "60s", "--processes", "2")
     while sum(len(run.shards()) for run in load.runs()) < 2:
+        if child.poll() is not None:
+            raise SystemExit(f"the load ended before it began; see {load.folder}/locust.log")
         time.sleep(0.05)
     time.sleep(0.8 + choose.uniform(0, 2))
     if everybody:
