@@ -86,7 +86,8 @@ def conduct(loaded: Loaded, options: Options, narrator: Narrator) -> Outcome:
         SplitproofError: it cannot be run; whatever was put up is down again.
         Stopped: a signal ended it; the run directory is closed as interrupted.
     """
-    with _signals_raise(), _stack(loaded, options, narrator) as stack:
+    name = loaded.experiment.name
+    with _signals_raise(), embedded.reserved(name), _stack(loaded, options, narrator) as stack:
         run = _open_run(loaded, stack, options)
         narrator.say(f"run directory: {run.path}")
         _load_through_phases(loaded, stack, run, options, narrator)

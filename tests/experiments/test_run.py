@@ -1,8 +1,10 @@
+import os
 import signal
 
 import psutil
 import pytest
 
+from deploy.embedded import stack as embedded
 from experiments.core import journal, records
 
 
@@ -98,3 +100,12 @@ def test_a_killed_conductor_leaves_nothing(place, short, left_over):
     _, alive = psutil.wait_procs(left_over(place.home), timeout=20)
     process.communicate()
     assert alive == []
+
+
+def test_a_second_run_of_the_same_experiment_is_refused(place, monkeypatch):
+    monkeypatch.setenv("SPLITPROOF_HOME", str(place.home))
+    with embedded.reserved("digits"):
+        ran = place.run("run", "digits")
+    assert ran.code == 2
+    assert f"digits: a run (pid {os.getpid()}) uses its stack" in ran.err
+    assert "--set name=digits-2" in ran.err
