@@ -58,6 +58,7 @@ def judge(run: RunDir) -> Report:
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
+        drifts=list(balance.drifts(seen.tally, registered)),
     )
 
 

@@ -144,4 +144,5 @@ def _other(report: Report) -> str:
         f"index {one.index:.2f}: {one.reading}."
         for one in report.dispersions
     ]
+    told += [lines.drift(one) for one in report.drifts]
     return _folded("Outputs and dispersion", "\n".join(f"- {text(line, _LONG)}" for line in told[:_ROWS]))
