@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from analysis import split
-from analysis.findings import Dispersion, Interval, Share
+from analysis import draws, split
+from analysis.findings import Dispersion, Drift, Interval, Share
 from analysis.stats.bernoulli import observe, rate_interval
-from analysis.stats.dispersion import dispersion
 from analysis.tally import Tally
-from experiments.core.hypotheses import Hypotheses
+from experiments.core.hypotheses import Hypotheses, SplitHypothesis
 
 CLEAR = 0.001
 """A p-value below this, on either side, is told in words; no claim rests on it."""
@@ -27,26 +26,15 @@ def shares(tally: Tally, registered: Hypotheses, arms: Sequence[str]) -> Iterato
 
 
 def dispersions(tally: Tally, registered: Hypotheses, arms: Sequence[str]) -> Iterator[Dispersion]:
-    """How each arm but the baseline varied over the windows of each phase and cohort in which two arms answered."""
+    """How each arm but the baseline varied over the windows of each phase, for each cohort and all that are pooled."""
+    others = [arm for arm in arms if arm != registered.baseline]
+    pooled = [(one.phase, list(one.cohorts)) for one in registered.split if len(one.cohorts) > 1]
     for phase in registered.batch_seconds:
-        cells = tally.in_phase(phase)
-        for cohort in sorted(set(cells["cohort"])):
-            own = split.with_arm(cells[cells["cohort"] == cohort])
-            table = own[own["arm"] != ""].pivot_table("n", ["period", "window"], "arm", "sum", fill_value=0)
-            for arm in arms:
-                if arm in table and arm != registered.baseline:
-                    found = dispersion(table[arm].to_numpy(), table.sum(axis=1).to_numpy())
-                    if found:
-                        yield Dispersion(
-                            phase,
-                            cohort,
-                            arm,
-                            found.windows,
-                            found.index,
-                            found.p_under,
-                            found.p_over,
-                            _reading(found.p_under, found.p_over),
-                        )
+        single = [[cohort] for cohort in sorted(set(tally.in_phase(phase)["cohort"]))]
+        for cohorts in [*single, *(cohorts for of, cohorts in pooled if of == phase)]:
+            for arm, one, effect in draws.described(draws.by_window(tally, phase, cohorts), others):
+                told, name = _reading(one.p_under, one.p_over), "+".join(cohorts)
+                yield Dispersion(phase, name, arm, one.windows, one.index, one.p_under, one.p_over, told, effect=effect)
 
 
 def _reading(p_under: float, p_over: float) -> str:
@@ -55,3 +43,39 @@ def _reading(p_under: float, p_over: float) -> str:
     if p_over < CLEAR:
         return "less even than independent draws, as sticky clients or a changing route are"
     return "as independent draws"
+
+
+def drifts(tally: Tally, registered: Hypotheses) -> Iterator[Drift]:
+    """Whether the shares of each hypothesis stayed what they were, for the arm of which it is least likely."""
+    for one in registered.split:
+        found = _drift(tally, registered, one)
+        if found is not None:
+            yield found
+
+
+def _drift(tally: Tally, registered: Hypotheses, one: SplitHypothesis) -> Drift | None:
+    table = draws.by_window(tally, one.phase, one.cohorts)
+    seen = draws.examine(table, [arm for arm, share in one.shares.items() if 0 < share < 1])
+    if seen.change is None or seen.arm is None:
+        return None
+    period, window = table.index[seen.change.at]
+    seconds = registered.batch_seconds[one.phase] * float(window)
+    steady = "the share stayed what it was"
+    told = "the share changed" if seen.changed else "the share drifts" if _drifts(seen) else steady
+    return Drift(
+        phase=one.phase,
+        cohorts=list(one.cohorts),
+        arm=seen.arm,
+        windows=len(table),
+        at_s=seconds,
+        before=seen.change.before,
+        after=seen.change.after,
+        statistic=seen.change.statistic,
+        p_value=seen.change.p_value,
+        trend_p_value=seen.trend,
+        reading=told if period == table.index[0][0] else f"{told} (in a later period of the phase)",
+    )
+
+
+def _drifts(seen: draws.Draws) -> bool:
+    return seen.trend is not None and seen.trend <= draws.CHANGED

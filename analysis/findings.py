@@ -28,6 +28,7 @@ class Share(msgspec.Struct, frozen=True):
     """What one arm got of the requests of some cohorts in one phase.
 
     `expected` is None where no share is configured. `unknown` requests may belong to any arm: the interval allows that.
+    `effective` is how many independent draws the requests are worth; fewer than `requests` where clients stick to arms.
     """
 
     phase: str
@@ -38,6 +39,7 @@ class Share(msgspec.Struct, frozen=True):
     count: int
     unknown: int
     share: Interval
+    effective: int | None = None
 
 
 class Failures(msgspec.Struct, frozen=True):
@@ -62,7 +64,10 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Dispersion(msgspec.Struct, frozen=True):
-    """How an arm's share varied from window to window; an index of 1 is what independent draws give."""
+    """How an arm's share varied over batches of windows; an index of 1 is what independent draws give.
+
+    `effect` is how many requests are worth one independent draw.
+    """
 
     phase: str
     cohort: str
@@ -71,6 +76,26 @@ class Dispersion(msgspec.Struct, frozen=True):
     index: float
     p_under: float
     p_over: float
+    reading: str
+    effect: float = 1.0
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """Whether an arm's share changed within a phase: at one moment (a change point), or steadily (a trend).
+
+    `at_s` is the likeliest moment, in seconds from the start of the phase; a diagnostic on which no claim is broken.
+    """
+
+    phase: str
+    cohorts: list[str]
+    arm: str
+    windows: int
+    at_s: float
+    before: float
+    after: float
+    statistic: float
+    p_value: float
+    trend_p_value: float | None
     reading: str
 
 
@@ -107,6 +132,7 @@ class Claim(msgspec.Struct, frozen=True):
     phase: str | None = None
     arm: str | None = None
     reason: str = ""
+    effective: int | None = None
 
 
 class Check(msgspec.Struct, frozen=True):

@@ -100,6 +100,7 @@ def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check]
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
+        drifts=list(balance.drifts(seen.tally, registered)),
     )
 
 

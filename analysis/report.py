@@ -2,7 +2,7 @@
 
 import msgspec
 
-from analysis.findings import Check, Claim, Dispersion, Failures, Latency, Outputs, Share
+from analysis.findings import Check, Claim, Dispersion, Drift, Failures, Latency, Outputs, Share
 from analysis.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -66,3 +66,4 @@ class Report(msgspec.Struct, frozen=True):
     records: Records
     periods: list[PeriodLine]
     alpha: float
+    drifts: list[Drift] = []

@@ -3,18 +3,18 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from analysis import words
-from analysis.findings import BROKEN, ROUTING, SHOWN, UNDECIDED, Claim, Interval, Need, Share
+from analysis.draws import Draws, by_window, examine, with_arm
+from analysis.findings import BROKEN, ROUTING, SHOWN, UNDECIDED, VOID, Claim, Interval, Need, Share
 from analysis.needs import smallest_multiple
 from analysis.stats import bernoulli, multinomial
 from analysis.stats.fixed import shares_p_value
 from analysis.stats.multiplicity import e_holm
 from analysis.tally import Tally
 from experiments.core.hypotheses import Hypotheses, SplitHypothesis
+
+TOO_EVEN = "the arms take turns more evenly than any random draw: whatever splits here is not the weighted route"
 
 BEFORE_A_HIT = 0.8
 """The part of alpha for an arm that should get nothing while it gets nothing; the rest bounds a leak that was seen."""
@@ -65,12 +65,6 @@ class Judged:
     intervals: tuple[tuple[float, float], ...]
 
 
-def with_arm(cells: Any) -> Any:
-    """Cells with the arm that they count for: by output, by route header where there is none, else the empty name."""
-    by_header = (cells["answered"] == "") & (cells["reason"] == "no output")
-    return cells.assign(arm=np.where(by_header, cells["routed"], cells["answered"]))
-
-
 def count(tally: Tally, phase: str, cohorts: Sequence[str], arms: Sequence[str], lost: float = 0) -> Counts:
     """The judged requests of some cohorts in a phase.
 
@@ -91,6 +85,19 @@ def count(tally: Tally, phase: str, cohorts: Sequence[str], arms: Sequence[str],
     if unknown:
         unknown[-1] += lost
     return Counts(tuple(arms), known, tuple(unknown))
+
+
+def judge_draws(counts: Counts, draws: Draws, hypothesis: SplitHypothesis, registered: Hypotheses) -> Judged:
+    """Counts judged for what they are worth: fewer requests where they were not drawn independently.
+
+    One clear change of the shares is no lack of independence: against the claim it does not count as such, for the
+    claim it does.
+    """
+    judged = judge_counts(counts.scaled(1 / draws.factor), hypothesis, registered)
+    if draws.within == draws.factor:
+        return judged
+    against = judge_counts(counts.scaled(1 / draws.within), hypothesis, registered)
+    return Judged(against.log_e, judged.shown, judged.intervals)
 
 
 def judge_counts(counts: Counts, hypothesis: SplitHypothesis, registered: Hypotheses) -> Judged:
@@ -135,6 +142,36 @@ def _leak_interval(n: float, hits: float, alpha: float) -> tuple[float, float]:
     return bernoulli.rate_interval(bernoulli.observe(n, hits, zero_weight=0.0), (1 - BEFORE_A_HIT) * alpha)
 
 
+@dataclass(frozen=True)
+class Place:
+    """What was counted of some cohorts in one phase, how it was drawn, and how it is judged."""
+
+    counts: Counts
+    draws: Draws
+    judged: Judged
+
+    @property
+    def effective(self) -> float:
+        """The number of independent draws that the requests are worth."""
+        return self.counts.requests / self.draws.factor
+
+
+def place(tally: Tally, hypothesis: SplitHypothesis, cohorts: Sequence[str], what: tuple[Hypotheses, float]) -> Place:
+    """Some cohorts of a hypothesis.
+
+    Args:
+        tally: Counts.
+        hypothesis: Its phase and shares.
+        cohorts: Of the hypothesis.
+        what: What was registered, and how many requests were lost.
+    """
+    registered, lost = what
+    drawn = [arm for arm, share in hypothesis.shares.items() if 0 < share < 1]
+    counts = count(tally, hypothesis.phase, cohorts, list(hypothesis.shares), lost)
+    draws = examine(by_window(tally, hypothesis.phase, cohorts), drawn)
+    return Place(counts, draws, judge_draws(counts, draws, hypothesis, registered))
+
+
 def judge(
     tally: Tally, registered: Hypotheses, lost: float, rates: Mapping[str, float]
 ) -> tuple[list[Claim], list[Share]]:
@@ -146,89 +183,90 @@ def judge(
         lost: Requests that were sent and not recorded.
         rates: Planned arrivals a second of each cohort, to say how long more data takes.
     """
-    arms = list(registered.split[0].shares) if registered.split else []
+    what = registered, lost
     units = [(hypothesis, cohort) for hypothesis in registered.split for cohort in hypothesis.cohorts]
-    single = {
-        (hypothesis.id, cohort): count(tally, hypothesis.phase, [cohort], arms, lost) for hypothesis, cohort in units
-    }
-    judged = {key: judge_counts(single[key], hypothesis, registered) for key, (hypothesis, _) in _zip(single, units)}
-    refuted = dict(zip(judged, e_holm([one.log_e for one in judged.values()], registered.alpha_split), strict=True))
+    single = {(one.id, cohort): place(tally, one, [cohort], what) for one, cohort in units}
+    logs = [found.judged.log_e for found in single.values()]
+    refuted = dict(zip(single, e_holm(logs, registered.alpha_split), strict=True))
     claims: list[Claim] = []
     shares: list[Share] = []
     for hypothesis in registered.split:
-        own = {cohort: judged[hypothesis.id, cohort] for cohort in hypothesis.cohorts}
         against = [cohort for cohort in hypothesis.cohorts if refuted[hypothesis.id, cohort]]
-        pooled = count(tally, hypothesis.phase, hypothesis.cohorts, arms, lost)
-        whole = judge_counts(pooled, hypothesis, registered)
-        worst = max(own.values(), key=lambda one: one.log_e)
-        leak = worst.log_e == math.inf
-        shown_counts = single[hypothesis.id, against[0]] if against and not leak else pooled
-        claims.append(_claim(hypothesis, registered, (shown_counts, whole, worst), against, rates))
-        for cohort in hypothesis.cohorts:
-            shares += _shares(hypothesis, [cohort], single[hypothesis.id, cohort], own[cohort], registered)
+        own = {cohort: single[hypothesis.id, cohort] for cohort in hypothesis.cohorts}
+        pooled = place(tally, hypothesis, hypothesis.cohorts, what)
+        worst = max(found.judged.log_e for found in own.values())
+        told = own[against[0]] if against and worst < math.inf else pooled
+        claims.append(_claim(hypothesis, registered, (told, pooled, worst), against, rates))
+        for cohort, found in own.items():
+            shares += _shares(hypothesis, cohort, found, registered)
     return claims, shares
 
 
-def _zip(single: Any, units: Any) -> Iterator[Any]:
-    return zip(single, units, strict=True)
-
-
-def _shares(
-    hypothesis: SplitHypothesis, cohorts: list[str], counts: Counts, judged: Judged, registered: Hypotheses
-) -> Iterator[Share]:
-    n = math.fsum(counts.totals)
-    for arm, total, (low, high) in zip(counts.arms, counts.totals, judged.intervals, strict=True):
+def _shares(hypothesis: SplitHypothesis, cohort: str, found: Place, registered: Hypotheses) -> Iterator[Share]:
+    counts, n = found.counts, math.fsum(found.counts.totals)
+    for arm, total, (low, high) in zip(counts.arms, counts.totals, found.judged.intervals, strict=True):
         interval = Interval(total / n if n else None, low, high, 1 - registered.alpha_split, anytime=True)
         yield Share(
             phase=hypothesis.phase,
-            cohorts=cohorts,
+            cohorts=[cohort],
             arm=arm,
             expected=hypothesis.shares[arm],
             requests=round(counts.requests),
             count=round(total),
             unknown=round(math.fsum(counts.unknown)),
             share=interval,
+            effective=math.floor(found.effective),
         )
+
+
+def _state(pooled: Place, against: Sequence[str]) -> str:
+    if against:
+        return BROKEN
+    if pooled.draws.too_even:
+        return VOID
+    return SHOWN if pooled.judged.shown and not pooled.draws.changed else UNDECIDED
 
 
 def _claim(
     hypothesis: SplitHypothesis,
     registered: Hypotheses,
-    found: tuple[Counts, Judged, Judged],
+    found: tuple[Place, Place, float],
     against: Sequence[str],
     rates: Mapping[str, float],
 ) -> Claim:
-    counts, whole, worst = found
-    state = BROKEN if against else SHOWN if whole.shown else UNDECIDED
+    told, pooled, worst = found
+    counts, state = told.counts, _state(pooled, against)
     arm = _told_arm(hypothesis, counts, registered.baseline)
-    place = counts.arms.index(arm)
-    judged = judge_counts(counts, hypothesis, registered) if against else whole
+    at = counts.arms.index(arm)
     expected, known = hypothesis.shares[arm], math.fsum(counts.totals)
-    fixed = shares_p_value(counts.totals, [hypothesis.shares[name] for name in counts.arms])
-    low, high = judged.intervals[place]
+    worth = counts.scaled(1 / told.draws.factor)
+    fixed = shares_p_value(worth.totals, [hypothesis.shares[name] for name in counts.arms])
+    low, high = told.judged.intervals[at]
     return Claim(
         id=hypothesis.id,
         kind="split",
         required=hypothesis.required,
         state=state,
         cause=ROUTING,
-        sentence=_sentence(hypothesis, counts, state, against, arm),
+        sentence=_sentence(hypothesis, told, state, against, arm),
         test="mixture of Dirichlet-multinomial e-processes, valid at every look",
         null=f"each arm gets its share within {words.points(hypothesis.tolerance)}; none where 0 is configured",
         requests=round(counts.requests),
+        effective=math.floor(told.effective),
         unit="share",
         margin_low=max(expected - hypothesis.tolerance, 0.0),
         margin_high=min(expected + hypothesis.tolerance, 1.0),
         interval=Interval(
-            counts.totals[place] / known if known else None, low, high, 1 - registered.alpha_split, anytime=True
+            counts.totals[at] / known if known else None, low, high, 1 - registered.alpha_split, anytime=True
         ),
         fixed_test=fixed[0] if fixed else None,
         fixed_p_value=fixed[1] if fixed else None,
-        ln_e_value=worst.log_e if math.isfinite(worst.log_e) else None,
-        certain=worst.log_e == math.inf,
-        need=_need(hypothesis, counts, registered, rates) if state == UNDECIDED else None,
+        ln_e_value=worst if math.isfinite(worst) else None,
+        certain=worst == math.inf,
+        need=_need(hypothesis, pooled, registered, rates) if state == UNDECIDED else None,
         phase=hypothesis.phase,
         arm=arm,
+        reason=TOO_EVEN if state == VOID else "",
     )
 
 
@@ -249,7 +287,8 @@ def _told_arm(hypothesis: SplitHypothesis, counts: Counts, baseline: str) -> str
     return max(gaps, key=lambda arm: gaps[arm]) if gaps else baseline
 
 
-def _sentence(hypothesis: SplitHypothesis, counts: Counts, state: str, against: Sequence[str], arm: str) -> str:
+def _sentence(hypothesis: SplitHypothesis, told: Place, state: str, against: Sequence[str], arm: str) -> str:
+    counts = told.counts
     leak = state == BROKEN and not hypothesis.shares[arm]
     cohorts = words.listed(hypothesis.cohorts if leak or not against else list(against[:1]))
     known = math.fsum(counts.totals)
@@ -265,21 +304,35 @@ def _sentence(hypothesis: SplitHypothesis, counts: Counts, state: str, against: 
         )
     got = f"{where}{arm} got {words.percent(hits / known)} of {words.requests(known)} of {cohorts}"
     if state == BROKEN:
-        return f"{got}; {allowed} is configured: the split is wrong."
+        return f"{got}; {allowed} is configured: the split is wrong.{_about_draws(told)}"
     if state == SHOWN:
-        return f"{got}; {allowed} is configured."
-    return f"{got}: not enough to tell whether {allowed} holds."
+        return f"{got}; {allowed} is configured.{_about_draws(told)}"
+    if state == VOID:
+        return f"{got}, as configured, but {TOO_EVEN}."
+    return f"{got}: not enough to tell whether {allowed} holds.{_about_draws(told)}"
 
 
-def _need(
-    hypothesis: SplitHypothesis, counts: Counts, registered: Hypotheses, rates: Mapping[str, float]
-) -> Need | None:
+def _about_draws(told: Place) -> str:
+    """What a reader must know where requests were not independent draws of one share."""
+    draws = told.draws
+    if draws.changed and draws.change is not None:
+        shares = f"{words.percent(draws.change.before)} to {words.percent(draws.change.after)}"
+        return f" The share of {draws.arm} changed from {shares} on the way."
+    if draws.factor > 1:
+        worth = f"{words.requests(told.counts.requests)} are worth {words.count(told.effective)} independent ones"
+        return f" Requests stick to arms: {worth}."
+    return ""
+
+
+def _need(hypothesis: SplitHypothesis, found: Place, registered: Hypotheses, rates: Mapping[str, float]) -> Need | None:
     """The data that would decide the claim if the shares stay as they look; without any, if they are as configured."""
-    n = counts.requests
+    counts, n = found.counts, found.counts.requests
+    if found.draws.changed:
+        return None
     seen = counts if n else Counts(counts.arms, (tuple(hypothesis.shares[arm] for arm in counts.arms),), (0.0,))
 
     def decided(multiple: float) -> bool:
-        judged = judge_counts(seen.scaled(multiple), hypothesis, registered)
+        judged = judge_draws(seen.scaled(multiple), found.draws, hypothesis, registered)
         return judged.shown or judged.log_e >= -math.log(registered.alpha_split)
 
     multiple = smallest_multiple(decided)

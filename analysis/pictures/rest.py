@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import split
+from analysis import draws
 from analysis.judge import Examined
 from analysis.pictures.slots import slots
 from analysis.tally import OK
@@ -88,7 +88,7 @@ def route_rows(examined: Examined) -> list[Row]:
         (share.phase, cohort, share.arm): share.expected for share in examined.report.shares for cohort in share.cohorts
     }
     for phase, http in https.items():
-        cells = split.with_arm(examined.evidence.tally.in_phase(phase))
+        cells = draws.with_arm(examined.evidence.tally.in_phase(phase))
         for name, cohort in examined.experiment.cohorts.items():
             place = matching_route(http, Request(predict_path(examined.experiment.model), cohort.headers))
             sums = cells[cells["cohort"] == name].groupby("arm")["n"].sum()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis import failures, split
+from analysis import draws, failures, split
 from analysis.judge import Examined
 from analysis.pictures.slots import MOST_SLOTS, Slots, slots
 from analysis.split import Counts
@@ -52,7 +52,7 @@ def _so_far(
     """After each slot: all counts of the phase until then, the slot's span, and the slot's own counts."""
     arms = examined.report.subject.arms
     cells = examined.evidence.tally.in_phase(phase)
-    cells = split.with_arm(fitted.place(cells[cells["cohort"] == cohort]))
+    cells = draws.with_arm(fitted.place(cells[cells["cohort"] == cohort]))
     sums = cells.groupby(["period", "slot", "arm"])["n"].sum()
     known: dict[int, list[float]] = {}
     unknown: dict[int, float] = {}

@@ -1,7 +1,7 @@
 """What every rendering says of one thing, in the same words: cells of tables, before any layout."""
 
 from analysis import words
-from analysis.findings import Claim, Dispersion, Failures, Interval, Latency, Outputs, Share
+from analysis.findings import Claim, Dispersion, Drift, Failures, Interval, Latency, Outputs, Share
 from analysis.render.text import safe
 from analysis.report import Report
 
@@ -69,6 +69,13 @@ def arm_name(arm: str) -> str:
 def quantile(row: Latency, name: str) -> str:
     """A quantile that the sample supports."""
     return words.milliseconds(row.quantiles_us[name]) if name in row.quantiles_us else "too few"
+
+
+def drift(row: Drift) -> str:
+    """Whether a share stayed what it was."""
+    change = f"{words.percent(row.before)} to {words.percent(row.after)} after {words.duration(row.at_s)}"
+    where = f"phase {row.phase}: share of {row.arm} among {words.listed(row.cohorts)}"
+    return f"{where}, {row.reading} (likeliest change: {change}, p = {row.p_value:.2g})."
 
 
 def outputs(row: Outputs) -> str:

@@ -141,4 +141,5 @@ def _other(report: Report) -> str:
     told = [lines.outputs(row) for row in report.outputs] if report.outputs_applicable else []
     told += [] if report.outputs_applicable else ["Outputs: not applicable, the weights are random."]
     told += [lines.dispersion(one) for one in report.dispersions]
+    told += [lines.drift(one) for one in report.drifts]
     return _folded("Outputs and dispersion", "\n".join(f"- {text(line, _LONG)}" for line in told[:_ROWS]))

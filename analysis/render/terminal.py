@@ -141,6 +141,7 @@ def _remainder(report: Report, console: Console) -> None:
                 f"phase {one.phase}: the share of {one.arm} among {one.cohort} varies over {one.windows} windows with "
                 f"index {one.index:.2f} (1 = independent draws): {one.reading}."
             )
+    told += [lines.drift(one) for one in report.drifts if not one.reading.startswith("the share stayed")]
     if told:
         console.print()
     for line in told:

@@ -54,13 +54,15 @@ def experiment(**changes: Any) -> Experiment:
 class Truth:
     """What really happens, where it differs from what is configured.
 
-    `shares` maps a phase and cohort to true shares by arm; `serves` says whose model an arm's pods really run.
+    `shares` maps a phase and cohort to true shares by arm; `serves` says whose model an arm's pods really run. `picks`
+    chooses the arm from sequence number and phase; None leaves it to the draw.
     """
 
     median_ms: Mapping[str, float] = field(default_factory=lambda: {"old": 20.0, "new": 20.0})
     sigma: float = 0.3
     failing: Mapping[str, float] = field(default_factory=dict)
     shares: Callable[[str, str, Mapping[str, float]], Mapping[str, float]] | None = None
+    picks: Callable[[int, str, np.random.Generator], str | None] | None = None
     serves: Mapping[str, str] = field(default_factory=dict)
     unheard: float = 0.0
     garbled: float = 0.0
@@ -162,7 +164,7 @@ def _row(
     truth: Truth, phase: str, drawer: Drawer, what: tuple[int, int, str], random: np.random.Generator
 ) -> records.Row:
     sequence, start, cohort = what
-    arm = drawer.draw(random)
+    arm = (truth.picks(sequence, phase, random) if truth.picks else None) or drawer.draw(random)
     payload = PAYLOADS[int(random.random() * len(PAYLOADS))]
     latency = round(truth.median_ms[arm] * 1000 * float(np.exp(truth.sigma * random.standard_normal())))
     fails = random.random() < truth.failing.get(arm, 0.0)
