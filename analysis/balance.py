@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from analysis import draws, split
+from analysis import draws, split, words
 from analysis.findings import Dispersion, Drift, Interval, Share
 from analysis.stats.bernoulli import observe, rate_interval
+from analysis.stats.dispersion import dispersion
 from analysis.tally import Tally
 from experiments.core.hypotheses import Hypotheses, SplitHypothesis
 
@@ -79,3 +80,31 @@ def _drift(tally: Tally, registered: Hypotheses, one: SplitHypothesis) -> Drift 
 
 def _drifts(seen: draws.Draws) -> bool:
     return seen.trend is not None and seen.trend <= draws.CHANGED
+
+
+def told(tally: Tally, registered: Hypotheses, arms: Sequence[str]) -> Iterator[str]:
+    """A sentence for each phase in which cohorts have no configured share: why, what they got, and how evenly."""
+    reasons = {(one.phase, one.reason): None for one in registered.unconfigured}
+    for phase, reason in reasons:
+        cohorts = [one.cohort for one in registered.unconfigured if (one.phase, one.reason) == (phase, reason)]
+        counts = split.count(tally, phase, cohorts, arms)
+        n = math.fsum(counts.totals)
+        got = [
+            f"{arm} got {words.percent(hits / n)}" for arm, hits in zip(counts.arms, counts.totals, strict=True) if hits
+        ]
+        what = f"{words.listed(got)} of {words.requests(n)}" if n else "no request could be counted"
+        yield f"Phase {phase} is shown, not judged: {reason}. {what}{_evenness(tally, phase, cohorts, registered)}."
+
+
+def _evenness(tally: Tally, phase: str, cohorts: Sequence[str], registered: Hypotheses) -> str:
+    """How the share of each arm but the baseline varied from window to window."""
+    table = draws.by_window(tally, phase, cohorts)
+    said = ""
+    for arm in (arm for arm in table.columns if arm != registered.baseline):
+        found = dispersion(table[arm].to_numpy(), table.sum(axis=1).to_numpy())
+        if found:
+            said += (
+                f"; over {found.windows} windows the share of {arm} varies with index {found.index:.2f} "
+                "(1: as independent draws; 0: taking turns)"
+            )
+    return said

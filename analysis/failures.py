@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis import words
 from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Failures, Interval, Need
-from analysis.needs import smallest_multiple
+from analysis.needs import LEAST_MORE, smallest_multiple
 from analysis.stats import bernoulli
 from analysis.stats.fixed import newcombe
 from analysis.stats.multiplicity import e_holm
@@ -226,7 +226,7 @@ def _need(found: Pair, margin: float, alpha: float, rate: float) -> Need | None:
     multiple = smallest_multiple(decided)
     if multiple is None:
         return None
-    more = (multiple - 1) * found.requests
+    more = max(multiple - 1, LEAST_MORE) * found.requests
     return Need(math.ceil(more), more / rate if rate else 0.0)
 
 

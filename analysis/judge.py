@@ -62,7 +62,8 @@ def examine(run: RunDir) -> Examined:
     rows = read_rows(run, info)
     answers = attribute_outputs(run, read_references(run))
     seen, plan = _evidence(run, (info, experiment), rows, answers)
-    remarks = [*remarks_on(info, experiment), *_loop(rows)]
+    unjudged = balance.told(seen.tally, seen.registered, list(experiment.arms))
+    remarks = [*remarks_on(info, experiment), *_loop(rows), *unjudged]
     return Examined(run, conclude(experiment, seen, validity.checks(seen), remarks), experiment, seen, answers, plan)
 
 

@@ -7,6 +7,10 @@ LARGEST = 2.0**24
 """Beyond this many times the data nobody waits."""
 
 
+LEAST_MORE = 0.05
+"""Nobody is told that less than a twentieth more is missing."""
+
+
 def smallest_multiple(decided: Callable[[float], bool]) -> float | None:
     """The smallest multiple of the data, to 2 %, at which a claim is decided; None where none up to 2²⁴ does.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analysis import words
 from analysis.draws import Draws, by_window, examine, with_arm
 from analysis.findings import BROKEN, ROUTING, SHOWN, UNDECIDED, VOID, Claim, Interval, Need, Share
-from analysis.needs import smallest_multiple
+from analysis.needs import LEAST_MORE, smallest_multiple
 from analysis.stats import bernoulli, multinomial
 from analysis.stats.fixed import shares_p_value
 from analysis.stats.multiplicity import e_holm
@@ -50,10 +50,24 @@ class Counts:
             for arm in range(len(self.arms))
         ]
 
+    def nearest(self, shares: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+        """The counts by period with the unknown requests given out so that the shares come nearest to some shares.
+
+        Neither end need be the one that agrees best: 70, 30 and 400 unknown may well be 350 and 150.
+        """
+        return tuple(_filled(period, more, shares) for period, more in zip(self.known, self.unknown, strict=True))
+
     def scaled(self, multiple: float) -> "Counts":
         """That many times the data."""
         known = tuple(tuple(multiple * count for count in period) for period in self.known)
         return Counts(self.arms, known, tuple(multiple * count for count in self.unknown))
+
+
+def _filled(period: Sequence[float], more: float, shares: Sequence[float]) -> tuple[float, ...]:
+    n = math.fsum(period) + more
+    wanting = [max(n * share - count, 0.0) for count, share in zip(period, shares, strict=True)]
+    part = more / math.fsum(wanting) if more else 0.0
+    return tuple(count + part * want for count, want in zip(period, wanting, strict=True))
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,8 @@ def judge_draws(counts: Counts, draws: Draws, hypothesis: SplitHypothesis, regis
 def judge_counts(counts: Counts, hypothesis: SplitHypothesis, registered: Hypotheses) -> Judged:
     """Every way to give out the unknown requests, and of each finding the one that claims least."""
     shares = [hypothesis.shares[arm] for arm in counts.arms]
-    each = [_judge_assigned(periods, shares, hypothesis.tolerance, registered) for periods in counts.assigned()]
+    ways = [*counts.assigned(), *([counts.nearest(shares)] if math.fsum(counts.unknown) else [])]
+    each = [_judge_assigned(periods, shares, hypothesis.tolerance, registered) for periods in ways]
     lows = [min(one.intervals[arm][0] for one in each) for arm in range(len(shares))]
     highs = [max(one.intervals[arm][1] for one in each) for arm in range(len(shares))]
     return Judged(
@@ -287,6 +302,13 @@ def _told_arm(hypothesis: SplitHypothesis, counts: Counts, baseline: str) -> str
     return max(gaps, key=lambda arm: gaps[arm]) if gaps else baseline
 
 
+def _nothing_known(counts: Counts, cohorts: str) -> str:
+    n = counts.requests
+    if not n:
+        return f"no request of {cohorts} could be judged"
+    return f"none of {words.requests(n)} of {cohorts} can be given to an arm: they failed without saying which"
+
+
 def _sentence(hypothesis: SplitHypothesis, told: Place, state: str, against: Sequence[str], arm: str) -> str:
     counts = told.counts
     leak = state == BROKEN and not hypothesis.shares[arm]
@@ -297,7 +319,7 @@ def _sentence(hypothesis: SplitHypothesis, told: Place, state: str, against: Seq
     allowed = f"{words.percent(expected)} ± {words.points(hypothesis.tolerance)}"
     where = f"phase {hypothesis.phase}: "
     if not known:
-        return f"{where}no request of {cohorts} could be judged."
+        return f"{where}{_nothing_known(counts, cohorts)}."
     if leak:
         return (
             f"{where}{words.count(hits)} of {words.requests(known)} of {cohorts} reached {arm}, which should get none."
@@ -309,7 +331,9 @@ def _sentence(hypothesis: SplitHypothesis, told: Place, state: str, against: Seq
         return f"{got}; {allowed} is configured.{_about_draws(told)}"
     if state == VOID:
         return f"{got}, as configured, but {TOO_EVEN}."
-    return f"{got}: not enough to tell whether {allowed} holds.{_about_draws(told)}"
+    unknown = math.fsum(counts.unknown)
+    others = f"; {words.count(unknown)} more may belong to any arm" if unknown else ""
+    return f"{got}{others}: not enough to tell whether {allowed} holds.{_about_draws(told)}"
 
 
 def _about_draws(told: Place) -> str:
@@ -338,6 +362,7 @@ def _need(hypothesis: SplitHypothesis, found: Place, registered: Hypotheses, rat
     multiple = smallest_multiple(decided)
     if multiple is None:
         return None
-    more = (multiple - 1) * n if n else multiple
+    # What is decided for the cohorts together may still be open for each: then a little more is asked for.
+    more = max(multiple - 1, LEAST_MORE) * n if n else multiple
     rate = math.fsum(rates[cohort] for cohort in hypothesis.cohorts)
     return Need(math.ceil(more), more / rate if rate else 0.0)
