@@ -474,7 +474,7 @@ def _routes(report: Report, data: Pictures) -> Picture | None:
         .mark_text(
             align=side,
             fontSize=12.5,
-            dx={"left": 8, "right": -8, "center": 0}[side],
+            dx={"left": 8, "right": -8, "center": -30}[side],
             dy=0 if side != "center" else -12,
         )
         .encode(x, y, text="name:N")
