@@ -1,12 +1,17 @@
-"""`python -m analysis`: report | plan | gate | serve."""
+"""`python -m analysis`: report | plan | watch | gate | serve."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from experiments.core import command, home, reading
 from experiments.core.records import RunDir, newest_run
+
+if TYPE_CHECKING:
+    from analysis.report import Report
 
 
 @click.group(help=__doc__)
@@ -28,34 +33,74 @@ def _form(name: str, told: str) -> Callable[[Callable[..., int]], Callable[..., 
 @_form("csv", "Write the counts that the report was made from, as CSV")
 @_form("parquet", "Write the same counts as Parquet")
 @_form("annotations", "Write GitHub workflow commands")
+@click.option("--mapping", help="RUN is another tool's table; this file, or vegeta, k6 or envoy, says what it means.")
+@click.option("--expect", help="With --mapping: shares, the baseline first, such as old=70%,new=30%.")
 @click.option("--quiet", is_flag=True, help="Print the verdict's line only.")
-def report(runs: tuple[Path, ...], quiet: bool, **forms: Path | None) -> int:  # noqa: FBT001
+def report(
+    runs: tuple[Path, ...],
+    mapping: str | None,
+    expect: str | None,
+    quiet: bool,  # noqa: FBT001
+    **forms: Path | None,
+) -> int:
     """Judge RUN (a directory; default the newest) and print its report; the exit code is the verdict's.
+
+    With --mapping, RUN is a table of any load tool's (CSV, JSON lines or Parquet), judged by the same code.
 
     report.json, report.md, report.html and junit.xml are also written into the run directory, where it can be written.
     Several runs are compared: one line each, the trend of every claim, and the exit code of the last one.
     """
     from analysis.judge import examine
-    from analysis.publish import Subject, export, leave, show
+    from analysis.publish import Subject, export, leave, show, subject_of
     from analysis.trend import compare
 
     wanted = {form: path for form, path in forms.items() if path is not None}
+    if len(runs) > 1 and mapping is None:
+        return compare([_directory(run, expect) for run in runs], wanted, quiet=quiet)
     if len(runs) > 1:
-        return compare([RunDir(run) for run in runs], wanted, quiet=quiet)
-    subject = Subject(examine(RunDir(runs[0]) if runs else newest_run(home.runs())))
-    leave(subject)
+        raise click.UsageError("--mapping takes one table; name one.")
+    run = runs[0] if runs else None
+    if mapping is not None:
+        subject = Subject(_of_table(run, mapping, expect))
+    else:
+        subject = subject_of(examine(_directory(run, expect)))
+        leave(subject)
     if not export(subject, wanted):
         show(subject.report, quiet=quiet)
     return int(subject.report.verdict.exit_code)
 
 
+def _of_table(table: Path | None, mapping: str, expect: str | None) -> "Report":
+    from analysis.tables.judge import judge_table
+
+    if table is None:
+        raise click.UsageError("--mapping goes with a table: name its file.")
+    return judge_table(table, mapping, expect)
+
+
+def _directory(run: Path | None, expect: str | None) -> RunDir:
+    if run is not None and run.is_file():
+        raise click.UsageError(f"{run} is a file: a table of another tool's goes with --mapping, a run is a directory.")
+    if expect is not None:
+        raise click.UsageError("--expect goes with --mapping; what a run expects was registered before its load.")
+    return RunDir(run) if run is not None else newest_run(home.runs())
+
+
 @analysis.command()
 @click.argument("experiment")
-def plan(experiment: str) -> None:
-    """How many requests each claim of EXPERIMENT needs, and what its load can decide."""
-    from analysis.plan import plan as outlook
+@click.option("--power", default="90%", show_default=True, help="The chance of being shown that is asked for.")
+@click.option("--like", type=click.Path(path_type=Path), help="Take variances from this run; default the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(experiment: str, power: str, like: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """How many requests and minutes each claim of EXPERIMENT needs, what limits it, and which design is cheapest."""
+    from analysis.plan.command import full
+    from analysis.plan.lines import as_json as decoded
 
-    for line in outlook(reading.load(experiment).experiment).lines():
+    outlook = full(reading.load(experiment).experiment, power, like)
+    if as_json:
+        click.echo(json.dumps(decoded(outlook), indent=2))
+        return
+    for line in outlook.lines():
         click.echo(line.removeprefix("plan: "))
 
 
@@ -90,6 +135,29 @@ def serve(host: str, port: int, runs: Path | None) -> None:
         endpoint.serve_forever()
     finally:
         endpoint.server_close()
+
+
+@analysis.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document for each look on stdout, a line each.")
+@click.option("--into-run", is_flag=True, help="Write each look into live.json in the run directory, replaced at once.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    help="Seconds between looks; more where a look takes long, so that a quarter of one core is enough.",
+)
+def watch(run: Path | None, as_json: bool, into_run: bool, every: float) -> int:  # noqa: FBT001
+    """The verdict on RUN (a directory; default the newest) as it forms, until the run has ended.
+
+    It waits for a run that is not there yet. The exit code is that of the final verdict.
+    """
+    from analysis.watch import Pace
+    from analysis.watch import watch as follow
+
+    chosen = RunDir(run) if run is not None else newest_run(home.runs())
+    return follow(chosen, Pace(every), as_json=as_json, into_run=into_run)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.core.attribution import Reference, attribute
-from experiments.core.records import References, RunDir, read_outputs
+from experiments.core.records import Output, References, RunDir, read_outputs
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,33 @@ def attribute_outputs(run: RunDir, references: References | None) -> list[Answer
     Raises:
         RecordsError: a file of outputs is damaged.
     """
-    known = _references(references)
-    found: dict[tuple[str, str], Answer] = {}
+    attributor = Attributor(references)
     for path in run.outputs():
         for output in read_outputs(path):
-            key = (output.payload, output.signature)
-            if key not in found:
-                vector = np.array([np.nan if value is None else value for value in output.values], dtype=np.float64)
-                outcome = attribute(vector, known.get(output.payload, {}))
-                found[key] = Answer(*key, outcome.arm or "", "" if outcome.arm else outcome.reason)
-    return [found[key] for key in sorted(found)]
+            attributor.learn(output)
+    return attributor.answers
+
+
+class Attributor:
+    """Distinct outputs, each attributed once, as they come."""
+
+    def __init__(self, references: References | None) -> None:
+        self.references = references
+        self._known = _references(references)
+        self._found: dict[tuple[str, str], Answer] = {}
+
+    def learn(self, output: Output) -> None:
+        """Attribute an output, unless its payload and signature are known."""
+        key = (output.payload, output.signature)
+        if key not in self._found:
+            vector = np.array([np.nan if value is None else value for value in output.values], dtype=np.float64)
+            outcome = attribute(vector, self._known.get(output.payload, {}))
+            self._found[key] = Answer(*key, outcome.arm or "", "" if outcome.arm else outcome.reason)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """All of them, in an order that does not depend on that of their coming."""
+        return [self._found[key] for key in sorted(self._found)]
 
 
 def _references(references: References | None) -> dict[str, dict[str, Reference]]:

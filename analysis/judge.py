@@ -6,14 +6,17 @@ from typing import Any
 
 from analysis import balance, failures, latency, outputs, split, validity
 from analysis.answers import attribute_outputs
+from analysis.findings import Check
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
+from analysis.stops import horizons
 from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, from_intended, tally
 from analysis.validity import Evidence, lost_requests
 from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
 from experiments.core.hypotheses import Hypotheses
 from experiments.core.journal import Foreign, Period
+from experiments.core.profile import mean_rate
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
 
@@ -22,6 +25,11 @@ __all__ = ["Examined", "Report", "examine", "judge"]
 BY_HEADER = (
     "Arms are told by the route header, not by the outputs, as the experiment asks: "
     "a gateway that lies about its route would not be found out."
+)
+
+CLOSED_LOOP = (
+    "The load was a closed loop: users waited for each answer before they asked again, so a slow answer made for fewer "
+    "requests, and a stall shows in fewer latencies than it would have cost."
 )
 
 
@@ -47,36 +55,54 @@ class Examined:
 
 def examine(run: RunDir) -> Examined:
     """The report of a run and its evidence; raises as `judge` does."""
+    experiment, seen = gather(run)
+    remarks = [*remarks_on(seen.info, experiment), *_loop(seen.rows)]
+    return Examined(run, conclude(experiment, seen, validity.checks(seen), remarks), experiment, seen)
+
+
+def gather(run: RunDir) -> tuple[Experiment, Evidence]:
+    """The experiment of a run, and everything in its directory that a judgement rests on.
+
+    Raises:
+        RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
+        ExperimentError: the experiment in it breaks rules.
+    """
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
-    registered = _registered(info, experiment)
-    seen = _evidence(run, info, experiment, registered)
-    return Examined(run, _report(info, experiment, seen), experiment, seen)
+    return experiment, _evidence(run, info, experiment, _registered(info, experiment))
 
 
-def _report(info: RunInfo, experiment: Experiment, seen: Evidence) -> Report:
+def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:
+    """Every claim judged on the evidence, wherever that came from: a run directory, or a table of another tool's.
+
+    Args:
+        experiment: What was asked.
+        seen: What was found.
+        conditions: Which claims may be judged at all.
+        remarks: What a reader must know before any number.
+    """
     registered = seen.registered
     lost = lost_requests(seen.rows)
-    rates = {name: experiment.load.arrivals * cohort.share for name, cohort in experiment.cohorts.items()}
+    mean = mean_rate(experiment)
+    rates = {name: mean * cohort.share for name, cohort in experiment.cohorts.items()}
     split_claims, shares = split.judge(seen.tally, registered, lost, rates)
     errors_claims, failed = failures.judge(seen.tally, registered, lost, rates)
     latency_claims, latencies = latency.judge(seen.tally, registered, rates)
-    conditions = validity.checks(seen)
     claims = [validity.apply(claim, conditions) for claim in [*split_claims, *errors_claims, *latency_claims]]
     arms = list(experiment.arms)
     return Report(
         schema_version=SCHEMA_VERSION,
-        subject=_subject(info, experiment),
+        subject=_subject(seen.info, experiment),
         verdict=decide(claims),
-        remarks=_remarks(info, experiment),
+        remarks=list(remarks),
         claims=claims,
         shares=[*shares, *balance.shares(seen.tally, registered, arms)],
         dispersions=list(balance.dispersions(seen.tally, registered, arms)),
         failures=failed,
         latencies=latencies,
         outputs=outputs.describe(seen.references, experiment.baseline),
-        outputs_applicable=not _random(info),
-        checks=conditions,
+        outputs_applicable=not _random(seen.info),
+        checks=list(conditions),
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
@@ -111,21 +137,22 @@ def _evidence(run: RunDir, info: RunInfo, experiment: Experiment, registered: Hy
 
 
 def _tally(run: RunDir, rows: Rows, known: tuple[Experiment, Hypotheses, Sequence[Period]]) -> Tally:
-    return tally(rows, attribute_outputs(run, read_references(run)), _plan(rows, known))
+    return tally(rows, attribute_outputs(run, read_references(run)), _plan(run, rows, known))
 
 
-def _plan(rows: Rows, known: tuple[Experiment, Hypotheses, Sequence[Period]]) -> Plan:
+def _plan(run: RunDir, rows: Rows, known: tuple[Experiment, Hypotheses, Sequence[Period]]) -> Plan:
     experiment, registered, periods = known
     origin = rows.origin_us
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
-    return Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header)
+    stopped = horizons(read_info(run), periods)
+    return Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, stopped)
 
 
 def intended(examined: Examined) -> Any:
     """Latencies of the judged answers from their intended start, by phase, arm and bin; made when it is asked for."""
     seen = examined.evidence
-    plan = _plan(seen.rows, (examined.experiment, seen.registered, seen.periods))
+    plan = _plan(examined.run, seen.rows, (examined.experiment, seen.registered, seen.periods))
     return from_intended(seen.rows, attribute_outputs(examined.run, seen.references), plan)
 
 
@@ -149,7 +176,7 @@ def _random(info: RunInfo) -> list[str]:
     return sorted(arm for arm, model in info.models.items() if model.get("weights") == "random")
 
 
-def _remarks(info: RunInfo, experiment: Experiment) -> list[str]:
+def remarks_on(info: RunInfo, experiment: Experiment) -> list[str]:
     """What a reader must know before any number."""
     remarks = [BY_HEADER] if experiment.attribution == "route-header" else []
     if _random(info):
@@ -158,7 +185,12 @@ def _remarks(info: RunInfo, experiment: Experiment) -> list[str]:
         remarks.append("No hypotheses were registered before the load; those of the experiment as run are used.")
     if info.ended is not None and info.ended.how != "completed":
         remarks.append(f"The run was {info.ended.how}: {info.ended.detail or 'no reason was given'}.")
+    remarks += [f"Phase {stop.phase} ended at look {stop.look}: {stop.outcome}: {stop.rule}." for stop in info.stops]
     return remarks + list(info.notes)
+
+
+def _loop(rows: Rows) -> list[str]:
+    return [CLOSED_LOOP] if any(shard.header.mode == "closed" for shard in rows.shards) else []
 
 
 def _records(seen: Evidence) -> Records:

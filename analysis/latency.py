@@ -80,12 +80,25 @@ def judge(tally: Tally, registered: Hypotheses, rates: Mapping[str, float]) -> t
         rates: Planned arrivals a second by cohort.
     """
     found = [compare(tally, hypothesis, registered.baseline) for hypothesis in registered.latency]
-    testable = [one for one in found if one.ratio is not None and not _obstacle(one, registered)]
-    harms = [one.ratio.p_above(1 + one.hypothesis.margin) for one in testable if one.ratio is not None]
-    rejected = holm(harms, registered.looks[-1].alpha)
-    broken = {one.hypothesis.id for one, harmful in zip(testable, rejected, strict=True) if harmful}
+    # Holm counts every registered hypothesis: one that cannot be tested yet may be at a later look.
+    rejected = holm([_p_harm(one, registered) for one in found], registered.looks[-1].alpha)
+    broken = {one.hypothesis.id for one, harmful in zip(found, rejected, strict=True) if harmful}
     claims = [_claim(one, registered, one.hypothesis.id in broken, rates) for one in found]
     return claims, list(_rows(tally, registered))
+
+
+def _p_harm(one: Compared, registered: Hypotheses) -> float:
+    """The p-value of harm; 1 where it cannot be tested."""
+    if one.ratio is None or _obstacle(one, registered):
+        return 1.0
+    return one.ratio.p_above(1 + one.hypothesis.margin)
+
+
+def unlooked(hypothesis: LatencyHypothesis, registered: Hypotheses, sentence: str) -> Claim:
+    """The claim before its registered look: undecided, whatever the numbers are."""
+    nothing = Histogram(np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.int64))
+    bare = _bare(Compared(hypothesis, nothing, nothing, None), registered)
+    return msgspec.structs.replace(bare, sentence=sentence)
 
 
 def _obstacle(one: Compared, registered: Hypotheses) -> tuple[str, str] | None:

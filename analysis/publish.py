@@ -24,19 +24,27 @@ from experiments.core.records import RunDir
 
 @dataclass(frozen=True)
 class Subject:
-    """A run with its report; what its pictures show is worked out when one is drawn."""
+    """A report, and where it is of a run what it was made from; what its pictures show is worked out when drawn."""
 
-    examined: Examined
-
-    @property
-    def report(self) -> Report:
-        """The report."""
-        return self.examined.report
+    report: Report
+    examined: Examined | None = None
 
     @cached_property
-    def pictures(self) -> Pictures:
-        """The numbers of its pictures."""
-        return pictures(self.examined)
+    def pictures(self) -> Pictures | None:
+        """The numbers of its pictures; None for the report of a table."""
+        return None if self.examined is None else pictures(self.examined)
+
+    @property
+    def counted(self) -> Examined:
+        """What its counts are in; raises RecordsError for the report of a table."""
+        if self.examined is None:
+            raise RecordsError("--csv and --parquet write the counts of a run; a table has its own.")
+        return self.examined
+
+
+def subject_of(examined: Examined) -> Subject:
+    """A run's report with its evidence."""
+    return Subject(examined.report, examined)
 
 
 RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
@@ -45,15 +53,15 @@ RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
     "junit": lambda subject: render_junit(subject.report),
     "html": lambda subject: render_html(subject.report, subject.pictures),
     "annotations": lambda subject: render_annotations(subject.report),
-    "csv": lambda subject: render_csv(subject.examined),
-    "parquet": lambda subject: render_parquet(subject.examined),
+    "csv": lambda subject: render_csv(subject.counted),
+    "parquet": lambda subject: render_parquet(subject.counted),
 }
 LEFT = {"json": "report.json", "markdown": "report.md", "junit": "junit.xml", "html": "report.html"}
 
 
 def publish(run: RunDir, report: Report) -> None:
     """Show a report and leave it in its run directory."""
-    leave(Subject(examine(run)))
+    leave(subject_of(examine(run)))
     show(report)
 
 
@@ -65,7 +73,7 @@ def show(report: Report, *, quiet: bool = False) -> None:
 def leave(subject: Subject) -> None:
     """Write report.json, .md, .html and junit.xml into the run directory; where that fails, say so and go on."""
     for form, name in LEFT.items():
-        path = subject.examined.run.path / name
+        path = subject.counted.run.path / name
         try:
             _replace(path, RENDERERS[form](subject))
         except OSError as error:

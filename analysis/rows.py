@@ -1,5 +1,6 @@
 """Shards → requests.parquet: derived, stamped with what it was made from, made anew when that differs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from experiments.core.records import Beat, Row, RunDir, RunInfo, Shard, ShardHea
 
 DERIVED = "requests.parquet"
 _STAMP = b"splitproof"
-_VERSION = 1
+_VERSION = 2
 """Raised when what is derived from a shard changes, so that older files are made anew."""
 
 SCHEMA = pa.schema(
@@ -35,8 +36,49 @@ SCHEMA = pa.schema(
         ("upstream_us", pa.int64()),
         ("pod", pa.string()),
         ("response_bytes", pa.int64()),
+        ("first_byte_us", pa.int64()),
+        ("attempts", pa.int32()),
     ]
 )
+
+
+BUSY = 0.9
+"""Share of a core from which on a process has no time to spare."""
+
+
+class Effort(msgspec.Struct, frozen=True):
+    """What the beats of a shard say of its process: see `experiments.core.records.Beat`.
+
+    `beats` are about as many as seconds, `busy` those with next to no CPU to spare; `lag_us` and `backlog` are the
+    worst; `clock_moved_us` is how far the wall clock moved.
+    """
+
+    beats: int = 0
+    busy: int = 0
+    lag_us: int = 0
+    backlog: int = 0
+    sent: int = 0
+    starved: int = 0
+    queued: int = 0
+    clock_moved_us: int = 0
+
+
+def effort(beats: Sequence[Beat], trailer: Trailer | None) -> Effort:
+    """The beats of a shard in a few numbers; the trailer's counts go before the last beat's."""
+    if not beats:
+        return Effort()
+    last = trailer or beats[-1]
+    offsets = [beat.wall_us for beat in beats]
+    return Effort(
+        beats=len(beats),
+        busy=sum((beat.cpu or 0) >= BUSY for beat in beats),
+        lag_us=max(beat.lag_us or 0 for beat in beats),
+        backlog=max(beat.backlog for beat in beats),
+        sent=max(beat.sent or 0 for beat in beats),
+        starved=last.starved,
+        queued=last.queued,
+        clock_moved_us=max(offsets) - min(offsets),
+    )
 
 
 class ShardSummary(msgspec.Struct, frozen=True):
@@ -55,6 +97,7 @@ class ShardSummary(msgspec.Struct, frozen=True):
     gaps: int
     repeated: int
     last_end_us: int | None
+    effort: Effort = Effort()
 
     @property
     def complete(self) -> bool:
@@ -135,8 +178,8 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
     tables, summaries = [], []
     for index, (path, digest) in enumerate(zip(paths, digests, strict=True)):
         shard = read_shard(path)
-        _check_belongs(shard, info)
-        table = _table(shard.rows, index)
+        check_belongs(shard.path, shard.header, info.id)
+        table = arrow_table(shard.rows, index)
         tables.append(table)
         summaries.append(_summary(shard, table, digest))
     stamped = pa.concat_tables(tables).replace_schema_metadata(
@@ -146,11 +189,14 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
     return Rows(stamped, tuple(summaries))
 
 
-def _check_belongs(shard: Shard, info: RunInfo) -> None:
-    if shard.header.run != info.id:
-        raise RecordsError(
-            f"{shard.path}:1: belongs to run {shard.header.run!r}, not to {info.id!r}; move it to its own directory."
-        )
+def check_belongs(path: Path, header: ShardHeader, run: str) -> None:
+    """Refuse the shard of another run.
+
+    Raises:
+        RecordsError: it is.
+    """
+    if header.run != run:
+        raise RecordsError(f"{path}:1: belongs to run {header.run!r}, not to {run!r}; move it to its own directory.")
 
 
 def _write(path: Path, table: pa.Table) -> None:
@@ -163,7 +209,8 @@ def _write(path: Path, table: pa.Table) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _table(rows: list[Row], index: int) -> pa.Table:
+def arrow_table(rows: list[Row], index: int) -> pa.Table:
+    """Rows of the shard that is counted as `index`."""
     columns = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ((),) * (len(SCHEMA) - 1)
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, list(SCHEMA)[1:], strict=True)]
     return pa.Table.from_arrays([pa.array(np.full(len(rows), index, dtype=np.int32)), *arrays], schema=SCHEMA)
@@ -183,6 +230,7 @@ def _summary(shard: Shard, table: pa.Table, digest: str) -> ShardSummary:
         gaps=gaps,
         repeated=repeated,
         last_end_us=int(ends.max()) if ends.size else None,
+        effort=effort(shard.beats, shard.trailer),
     )
 
 

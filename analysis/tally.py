@@ -3,8 +3,8 @@
 One Ibis expression: it runs on the embedded DuckDB, and on Spark where the records have outgrown one machine.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -43,13 +43,17 @@ SUMS = ("n", "latency_us", "late")
 
 @dataclass(frozen=True)
 class Plan:
-    """What the tally must know beside the rows."""
+    """What the tally must know beside the rows.
+
+    `horizons`: by the index of a period, the moment from which its requests no longer count, whatever they waited.
+    """
 
     arms: Sequence[str]
     periods: Sequence[Period]
     batch_seconds: dict[str, float]
     warm_until_us: int
     by_header: bool
+    horizons: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,8 @@ def tally(rows: Rows, answers: Sequence[Answer], plan: Plan) -> Tally:
 def _asked(rows: Rows, answers: Sequence[Answer], plan: Plan, question: Callable[[tuple[Any, ...], Plan], Any]) -> Any:
     connection = ibis.duckdb.connect()
     try:
-        requests = ibis.memtable(rows.table.replace_schema_metadata(None))
-        known = [ibis.memtable(table) for table in (_answers_table(answers), _periods_table(plan), _shards_table(rows))]
-        return connection.to_pyarrow(question((requests, *known), plan)).to_pandas()
+        given = [ibis.memtable(table) for table in tables(rows, answers, plan).values()]
+        return connection.to_pyarrow(question(tuple(given), plan)).to_pandas()
     finally:
         connection.disconnect()
 
@@ -109,6 +112,16 @@ def intended_expression(tables: tuple[Any, ...], plan: Plan) -> Any:
         (keyed.standing == JUDGED) & (keyed.outcome == OK) & (keyed.answered != "") & keyed.bin.notnull()  # noqa: PD004 - Ibis, not pandas
     )
     return counted.group_by(["phase", "answered", "bin"]).aggregate(n=counted.count())
+
+
+def tables(rows: Rows, answers: Sequence[Answer], plan: Plan) -> dict[str, pa.Table]:
+    """What the query reads, by name, in its order."""
+    return {
+        "requests": rows.table.replace_schema_metadata(None),
+        "answers": _answers_table(answers),
+        "periods": _periods_table(plan),
+        "shards": _shards_table(rows),
+    }
 
 
 def expression(tables: tuple[Any, ...], plan: Plan) -> Any:
@@ -144,7 +157,8 @@ def _with_cuts(rows: Any, periods: Any) -> Any:
     )
     cuts = in_flight.group_by("period").aggregate(oldest_us=in_flight.start_us.min())
     joined = periods.join(cuts, "period", how="left", rname="{name}_of_cut")
-    return joined.mutate(cut_us=joined.oldest_us.fill_null(joined.to_us)).drop("oldest_us", "period_of_cut")
+    cut = ibis.least(joined.oldest_us.fill_null(joined.to_us), joined.horizon_us)
+    return joined.mutate(cut_us=cut).drop("oldest_us", "period_of_cut", "horizon_us")
 
 
 def _in_periods(rows: Any, periods: Any) -> Any:
@@ -223,6 +237,9 @@ def _periods_table(plan: Plan) -> pa.Table:
             "phase": pa.array([period.phase for period in plan.periods], type=pa.string()),
             "from_us": pa.array([period.start_us for period in plan.periods], type=pa.int64()),
             "to_us": pa.array([period.end_us for period in plan.periods], type=pa.int64()),
+            "horizon_us": pa.array(
+                [plan.horizons.get(period.index, period.end_us) for period in plan.periods], type=pa.int64()
+            ),
             "batch_us": pa.array([round(length * 1e6) for length in lengths], type=pa.int64()),
         }
     )

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from analysis import words
+from analysis import generator, words
 from analysis.findings import BROKEN, VOID, Check, Claim
-from analysis.rows import Rows
+from analysis.rows import Rows, ShardSummary
 from analysis.tally import OK, Tally
 from experiments.core.hypotheses import Hypotheses
 from experiments.core.journal import Change, Foreign, Period
@@ -18,9 +18,6 @@ EVERY = ["split", "errors", "latency"]
 
 MAX_UNATTRIBUTED = 0.05
 """Share of successful answers of unknown arm above which no arm's answers are taken as a fair sample of its own."""
-
-MAX_LATE = 0.1
-"""Share of requests that may start late before the load is no longer the one that was planned."""
 
 MIN_OVERLAP = 0.5
 """Share of time batches in which both arms must have answered, where both answered often enough to be in each."""
@@ -58,7 +55,7 @@ def checks(seen: Evidence) -> list[Check]:
         _agreement(seen),
         _routes_current(seen),
         _undisturbed(seen),
-        _generator(seen),
+        *generator.checks(seen.rows, seen.tally),
         *_concurrent(seen),
     ]
     return [check for check in found if check is not None]
@@ -76,11 +73,13 @@ def _complete(seen: Evidence) -> Check:
     """Whether every load process closed its records in order."""
     broken = [shard for shard in seen.rows.shards if not shard.complete]
     lost = lost_requests(seen.rows)
-    if not broken and not lost:
+    known = {shard.header.client for shard in seen.rows.shards}
+    absent = [client for client in seen.info.load_processes if client not in known]
+    if not broken and not lost and not absent:
         return Check(
             "records complete", ok=True, sentence=f"{words.requests(seen.rows.table.num_rows)} recorded, none missing."
         )
-    unclosed = [shard.name for shard in broken if shard.trailer is None]
+    unclosed = [_named(shard) for shard in broken if shard.trailer is None]
     parts = [f"no trailer in {words.listed(unclosed)} (killed?)"] if unclosed else []
     parts += [f"{shard.name} ends in a torn line" for shard in broken if shard.torn]
     parts += [
@@ -88,8 +87,15 @@ def _complete(seen: Evidence) -> Check:
         for shard in broken
         if shard.trailer is not None and shard.trailer.rows != shard.rows
     ]
+    parts += [f"nothing from worker {client}: copy its files into the run directory" for client in absent]
     parts.append(f"up to {words.requests(lost)} in flight not recorded")
     return Check("records complete", ok=False, sentence=f"incomplete: {'; '.join(parts)}.", weakens=EVERY)
+
+
+def _named(shard: ShardSummary) -> str:
+    """A shard, and the worker that wrote it where there were several."""
+    worker = f" of worker {shard.header.client}" if shard.header.workers > 1 and shard.header.client else ""
+    return f"{shard.name}{worker}"
 
 
 def _reconciled(seen: Evidence) -> Check | None:
@@ -200,16 +206,6 @@ def _undisturbed(seen: Evidence) -> Check | None:
     }
     whom = "; ".join(f"{entry.what} by {entry.by}" for entry in seen.foreign)
     return Check("nobody else changed routes", ok=False, sentence=f"{whom}.", weakens=EVERY, phases=sorted(hit))
-
-
-def _generator(seen: Evidence) -> Check:
-    """Whether the load was the one that was planned."""
-    judged = seen.tally.judged
-    total, late = int(judged["n"].sum()), int(judged["late"].sum())
-    never = sum(shard.trailer.never_sent for shard in seen.rows.shards if shard.trailer)
-    sentence = f"{words.count(late)} of {words.requests(total)} started late; {words.count(never)} never sent."
-    ok = late <= MAX_LATE * total and never <= MAX_LATE * max(total, 1)
-    return Check("load generator keeps up", ok=ok, sentence=sentence, weakens=[] if ok else ["latency"])
 
 
 def _concurrent(seen: Evidence) -> Iterator[Check]:

@@ -13,7 +13,9 @@ from deploy import payloads
 from deploy.embedded import stack as embedded
 from deploy.embedded.state import names
 from deploy.embedded.switch import find_phase
+from deploy.locust_manifests import LoadForm, load_manifests
 from deploy.model_info import RESNET
+from deploy.tasks import write_whole
 from experiments.core import command, reading
 from experiments.core.errors import ProvisionError, StackError
 
@@ -131,12 +133,32 @@ def down(experiment: str, target: str) -> None:
     help="tutorial: the canary lab's own YAML. hardened: with the route header and what a cluster needs.",
 )
 @click.option("--model-root", default="/data/models", show_default=True, help="Folder of the models on the node.")
-def render(experiment: str, phase: str | None, profile: objects.Profile, model_root: str) -> None:
-    """Print the Kubernetes manifests of a phase as YAML; `kubectl apply -f -` reads them."""
+@click.option("--load", "load_image", metavar="IMAGE", help="The load's objects instead: Locust's master and workers.")
+@click.option("--workers", type=click.IntRange(1, 1000), default=3, show_default=True, help="With --load: how many.")
+@click.option("--host", default=LoadForm.host, show_default=True, help="With --load: the gateway, from the inside.")
+@click.option("--payload", "bodies", multiple=True, type=click.Path(path_type=Path), help="With --load: FILE.json.")
+@click.option("--payloads-claim", help="With --load: a claim that holds the request bodies, instead of --payload.")
+def render(
+    experiment: str, phase: str | None, profile: objects.Profile, model_root: str, load_image: str | None, **load: Any
+) -> None:
+    """Print the Kubernetes manifests of a phase, or of the load, as YAML; `kubectl apply -f -` reads them."""
     loaded = reading.load(experiment)
+    if load_image is not None:
+        click.echo(objects.render(load_manifests(loaded.experiment, _load_form(load_image, **load))), nl=False)
+        return
     chosen = find_phase(loaded, phase or loaded.experiment.phases[0].name)
     form = objects.Form(profile, model_root)
     click.echo(objects.render(objects.manifests(loaded, chosen, form)), nl=False)
+
+
+def _load_form(image: str, workers: int, host: str, bodies: tuple[Path, ...], payloads_claim: str | None) -> LoadForm:
+    payloads: dict[str, bytes] = {}
+    for path in bodies:
+        try:
+            payloads[path.name] = path.read_bytes()
+        except OSError as error:
+            raise ProvisionError(f"--payload {path}: cannot be read: {error.strerror}; check the path.") from error
+    return LoadForm(image, host, workers, payloads=payloads, payloads_claim=payloads_claim)
 
 
 @deploy.command()
@@ -168,15 +190,18 @@ def payload(images: tuple[Path, ...], output: Path | None, mode: Mode, size: int
         _write_body(output, payloads.payload_for_image(images[0], preprocessing))
         return
     output.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
     for image in images:
-        _write_body(output / f"{image.stem}.json", payloads.payload_for_image(image, preprocessing))
+        # Two images may differ in their folder or suffix alone: neither overwrites the other.
+        name = payloads.unique_id(image, taken)
+        _write_body(output / f"{name}.json", payloads.payload_for_image(image, preprocessing))
 
 
 def _write_body(path: Path | None, body: bytes) -> None:
     if path is None:
         click.echo(body)
         return
-    path.write_bytes(body)
+    write_whole(path, body)
     click.echo(path)
 
 

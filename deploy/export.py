@@ -17,7 +17,7 @@ import numpy as np
 
 from deploy import payloads
 from deploy.embedded.rest import Call, Servable, predict
-from deploy.model_info import INFO, VERSION, ModelInfo, Preprocessing, read_info, write_info
+from deploy.model_info import INFO, VERSION, ModelInfo, Preprocessing, read_info, version_dir, write_info
 from deploy.tasks import Task, output_file, write_whole
 from experiments.core import command
 from experiments.core.answers import output_vector
@@ -174,7 +174,7 @@ def _copied(path: Path, base_path: Path) -> ModelInfo:
     """A SavedModel as it is, once it has shown that it can be loaded."""
     from deploy import savedmodel
 
-    source = _version_dir(path)
+    source = version_dir(path)
     model = savedmodel.load(source)
     signature = model.signatures.get("serving_default")
     if signature is None:
@@ -189,15 +189,6 @@ def _copied(path: Path, base_path: Path) -> ModelInfo:
     shapes = [spec.shape for spec in signature.inputs.values()]
     preprocessing, notes = _plain_pixels(path, shapes[0] if len(shapes) == 1 else None)
     return ModelInfo("", base_path, "given", preprocessing, None, _digest(base_path), notes)
-
-
-def _version_dir(path: Path) -> Path:
-    """The folder that holds saved_model.pb: the one that is named, or its newest numbered version."""
-    numbered = sorted((each for each in path.glob("*") if each.name.isdigit()), key=lambda each: int(each.name))
-    for folder in (path, *reversed(numbered)):
-        if (folder / "saved_model.pb").exists() or (folder / "saved_model.pbtxt").exists():
-            return folder
-    raise ProvisionError(f"{path}: holds no saved_model.pb, nor does a numbered folder in it; name a SavedModel.")
 
 
 def _digest(base_path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from experiments.core.errors import ProvisionError
 
@@ -41,6 +41,13 @@ def read_pixels(path: Path, height: int, width: int, channels: int = 3) -> npt.N
         raise
     except FileNotFoundError as error:
         raise ProvisionError(f"{path}: no such image; check the path.") from error
+    except PermissionError as error:
+        raise ProvisionError(f"{path}: cannot be read: {error.strerror}; change its permissions.") from error
+    except IsADirectoryError as error:
+        raise ProvisionError(f"{path}: is a folder; must be an image; name the images in it.") from error
+    except UnidentifiedImageError as error:
+        what = "is empty" if not path.stat().st_size else "is no image of any kind that is known here"
+        raise ProvisionError(f"{path}: {what}; replace it or leave it out.") from error
     except Image.DecompressionBombError as error:
         raise ProvisionError(_too_large(path)) from error
     except Exception as error:  # a decoder may raise anything; whatever it is, this image cannot be used

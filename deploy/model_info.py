@@ -78,3 +78,16 @@ def read_info(folder: Path, arm: str) -> ModelInfo:
 
 def _path(kind: type, value: Any) -> Any:
     return kind(value)
+
+
+def version_dir(path: Path) -> Path:
+    """The folder that holds saved_model.pb: the one that is named, or its newest numbered version.
+
+    Raises:
+        ProvisionError: there is none.
+    """
+    numbered = sorted((each for each in path.glob("*") if each.name.isdigit()), key=lambda each: int(each.name))
+    for folder in (path, *reversed(numbered)):
+        if (folder / "saved_model.pb").exists() or (folder / "saved_model.pbtxt").exists():
+            return folder
+    raise ProvisionError(f"{path}: holds no saved_model.pb, nor does a numbered folder in it; name a SavedModel.")

@@ -7,8 +7,10 @@ import shutil
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from subprocess import Popen
@@ -16,7 +18,7 @@ from subprocess import Popen
 import msgspec
 
 from deploy import applications, images, payloads
-from deploy.model_info import INFO, VERSION, ModelInfo, read_info
+from deploy.model_info import INFO, VERSION, ModelInfo, read_info, version_dir
 from deploy.tasks import Task, output_file
 from experiments.core.children import end, last_lines, spawn
 from experiments.core.errors import ProvisionError
@@ -50,7 +52,15 @@ def ensure(loaded: Loaded, progress: Progress) -> dict[str, ModelInfo]:
     if missing or _digits_missing(loaded):
         missing = missing or {next(iter(folders.values())): loaded.experiment.baseline}
         _run([_task(loaded, arm, folder) for folder, arm in reversed(missing.items())], progress)
-    return {arm: read_info(folder, arm) for arm, folder in folders.items()}
+    return {arm: _told(loaded.experiment.arms[arm], read_info(folder, arm)) for arm, folder in folders.items()}
+
+
+def _told(spec: Arm, model: ModelInfo) -> ModelInfo:
+    """The model with what to do where `auto` had to do without imagenet: its export is kept, so nothing tries again."""
+    if spec.keras is None or spec.weights != "auto" or model.weights != "random":
+        return model
+    advice = f"{model.arm}: to try for imagenet's again, remove {model.base_path}, or insist with weights: imagenet."
+    return replace(model, notes=(*model.notes, advice))
 
 
 def reference_outputs(
@@ -96,7 +106,9 @@ def _output(model: ModelInfo, entry: PayloadEntry) -> list[float]:
 def _look_at_payloads(loaded: Loaded) -> None:
     """Refuse bad files before half a minute goes into models."""
     for path in payloads.files(loaded):
-        if path.suffix.lower() != ".json":
+        if path.suffix.lower() == ".json":
+            payloads.given(path)
+        else:
             images.read_pixels(path, 8, 8)
 
 
@@ -118,9 +130,14 @@ def _source(arm: Arm, folder: Path) -> tuple[dict[str, object], str]:
         return {"digits": arm.digits.model_dump(mode="json")}, "digits"
     if arm.saved_model is not None:
         path = folder / arm.saved_model
+        _refuse_absent(path)
+        version_dir(path)
         return {"saved_model": _content(path)}, path.name or "model"
     name = str(arm.keras)
     if name.endswith(".keras"):
+        _refuse_absent(folder / name)
+        if not zipfile.is_zipfile(folder / name):
+            raise ProvisionError(f"{folder / name}: is no .keras file, which is a zip archive; save the model anew.")
         return {"keras_file": _content(folder / name)}, Path(name).stem
     names = applications.known()
     if names:  # else the export, which imports Keras, will know
@@ -129,10 +146,13 @@ def _source(arm: Arm, folder: Path) -> tuple[dict[str, object], str]:
     return {"keras": name, "weights": arm.weights, "seed": seed}, name
 
 
-def _content(path: Path) -> str:
-    """A hash of a file, or of all files of a directory with their names."""
+def _refuse_absent(path: Path) -> None:
     if not path.exists():
         raise ProvisionError(f"{path}: no such model; name a .keras file or a SavedModel directory that is there.")
+
+
+def _content(path: Path) -> str:
+    """A hash of a file, or of all files of a directory with their names."""
     total = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
@@ -172,7 +192,12 @@ def _task(loaded: Loaded, arm: str, folder: Path, index: Path | None = None) -> 
 def _run(tasks: list[Task], progress: Progress) -> None:
     """Run an export child for each task, at the same time; none outlives this function."""
     _refuse_without_tensorflow()
-    models_dir().mkdir(parents=True, exist_ok=True)
+    try:
+        models_dir().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProvisionError(
+            f"{models_dir()}: cannot be made: {error.strerror}; change permissions, or set SPLITPROOF_HOME."
+        ) from error
     _sweep()
     for task in tasks:
         progress(f"{task.arm}: {task.describe()}")

@@ -172,26 +172,30 @@ def _file_bodies(paths: list[Path], preprocessing: Preprocessing | None) -> Iter
     taken = {"index"}  # the index lies beside the bodies
     for path in paths:
         if _is_json(path):
-            content = _given(path)
+            content = given(path)
         elif preprocessing is None:
             raise ProvisionError(f"{path}: the models take no images; use .json bodies as payloads.")
         else:
             content = payload_for_image(path, preprocessing)
-        yield Body(_unique_id(path, taken), content, path.name)
+        yield Body(unique_id(path, taken), content, path.name)
 
 
 def _is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def _given(path: Path) -> bytes:
-    """A body as somebody wrote it, after a look at its form."""
+def given(path: Path) -> bytes:
+    """A body as somebody wrote it, after a look at its form.
+
+    Raises:
+        ProvisionError: it cannot be read, or is no request body.
+    """
     remedy = 'a body is {"instances": [...]} or {"inputs": ...}; mend it or leave it out.'
     try:
         content = path.read_bytes()
         body = json.loads(content)
     except OSError as error:
-        raise ProvisionError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise ProvisionError(f"{path}: cannot be read: {error.strerror}; change its permissions.") from error
     except (ValueError, RecursionError) as error:
         raise ProvisionError(f"{path}: not readable as JSON ({error}); {remedy}") from error
     keys = {"instances", "inputs"} & set(body) if isinstance(body, dict) else set()
@@ -200,7 +204,7 @@ def _given(path: Path) -> bytes:
     return content
 
 
-def _unique_id(path: Path, taken: set[str]) -> str:
+def unique_id(path: Path, taken: set[str]) -> str:
     """The file's stem, safe in file names and URLs, and unlike any before it."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:_LONGEST_ID] or "payload"
     name, number = stem, 1

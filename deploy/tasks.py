@@ -1,11 +1,13 @@
 """What an export child is asked to do, and where it leaves outputs; shared with the processes that start it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from experiments.core.errors import ProvisionError
 from experiments.core.reading import Loaded, from_mapping
 from experiments.core.spec import Arm
 
@@ -43,8 +45,20 @@ def output_file(base_path: Path, body_sha256: str) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file at once: nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file at once: nobody ever sees half of it.
+
+    Raises:
+        ProvisionError: it cannot be written; nothing is left of it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise ProvisionError(
+            f"{path}: cannot be written: {error.strerror or error}; free space, change permissions or name another "
+            "place."
+        ) from error

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from experiments.core import command, reading
 from experiments.core.errors import Exit, SplitproofError
+from experiments.core.quantities import Seconds
 
 
 @click.group(help=__doc__)
@@ -28,9 +30,20 @@ def list_experiments() -> None:
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value, as load.arrivals=5/s.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Load processes.")
-def run(experiment: str, target: str, runs: Path | None, changes: tuple[str, ...], processes: int) -> int:
+@click.option("--until-decided", is_flag=True, help="End each phase, and the run, once what is required is decided.")
+@click.option("--at-most", metavar="DURATION", help="End the load after so long in all, as 5m.")
+def run(
+    experiment: str,
+    target: str,
+    runs: Path | None,
+    changes: tuple[str, ...],
+    processes: int,
+    until_decided: bool,  # noqa: FBT001
+    at_most: str | None,
+) -> int:
     """Run EXPERIMENT (a file, or a name of the catalogue) and print its verdict; the exit code is the verdict's."""
     loaded = reading.load(experiment, changes)
+    limit = _duration(at_most)
     # The parts that a run needs are heavy: `list`, `--help` and a wrong file do without them.
     from analysis.publish import publish
     from experiments.conductor import Options, conduct
@@ -40,9 +53,27 @@ def run(experiment: str, target: str, runs: Path | None, changes: tuple[str, ...
     narrator = Narrator()
     narrator.say(f"{loaded.experiment.name} on the {target} target")
     _announce_plan(loaded)
-    outcome = conduct(loaded, Options(runs or home.runs(), processes=processes), narrator)
+    options = Options(runs or home.runs(), None, processes, until_decided, limit)
+    outcome = conduct(loaded, options, narrator)
     publish(outcome.run, outcome.report)
     return int(outcome.report.verdict.exit_code)
+
+
+def _duration(text: str | None) -> float | None:
+    """Seconds, from how people write them.
+
+    Raises:
+        click.UsageError: it is no duration above zero.
+    """
+    if text is None:
+        return None
+    try:
+        found: float = TypeAdapter(Seconds).validate_python(text, context={"file": True})
+    except ValidationError as error:
+        raise click.UsageError(f"--at-most {error.errors()[0]['msg']}; write it so.") from error
+    if found <= 0:
+        raise click.UsageError(f"--at-most {text}: must be above 0, as 5m; write it so.")
+    return found
 
 
 def _announce_plan(loaded: reading.Loaded) -> None:

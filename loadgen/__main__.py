@@ -21,7 +21,7 @@ from experiments.core.routing import predict_path
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
 from loadgen.assignment import check_reachable, choose_experiment, read_body
-from loadgen.predict import Answer, Connections, predict, request_head, target
+from loadgen.predict import Answer, Connections, Dialer, predict, request_head, target
 
 _TOP = 10
 _OK = 200
@@ -48,8 +48,14 @@ def loadgen() -> None:
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds."
 )
+@click.option("--ca-file", metavar="FILE", help="Certificates to trust instead of the system's (https).")
 def predict_command(
-    what: str, experiment: str | None, host: str | None, headers: tuple[str, ...], timeout: float
+    what: str,
+    experiment: str | None,
+    host: str | None,
+    headers: tuple[str, ...],
+    timeout: float,
+    ca_file: str | None,
 ) -> int:
     """Ask for one prediction; print its status, latency, top labels, and the arm that gave it.
 
@@ -61,7 +67,7 @@ def predict_command(
     stack = read_stack(chosen.name)
     url = check_reachable(host or (stack.gateway_url if stack else None), chosen.name)
     asked = _asked(what, chosen, stack)
-    answer, latency_ms = _ask(url, chosen, asked, _headers(headers), timeout)
+    answer, latency_ms = _ask(url, chosen, asked, (_headers(headers), timeout, ca_file))
     click.echo("\n".join(_described(answer, latency_ms, chosen, asked)))
     return Exit.PROMOTE if answer.status == _OK and _output(answer) is not None else Exit.USAGE
 
@@ -121,11 +127,16 @@ def _body_of_image(image: Path, experiment: Experiment, stack: StackInfo | None)
 
 
 def _ask(
-    url: str, experiment: Experiment, asked: Asked, headers: Mapping[str, str], timeout_s: float
+    url: str, experiment: Experiment, asked: Asked, how: tuple[Mapping[str, str], float, str | None]
 ) -> tuple[Answer, float]:
-    """The answer, and its latency in milliseconds, connecting included."""
-    connections = Connections(target(url))
-    head = request_head(connections.target, predict_path(experiment.model), headers, asked.body)
+    """The answer, and its latency in milliseconds, connecting included.
+
+    `how`: headers, timeout in seconds, trusted certificates.
+    """
+    headers, timeout_s, ca_file = how
+    dialer = Dialer(target(url), ca_file)
+    connections = Connections(dialer)
+    head = request_head(dialer.target, predict_path(experiment.model), headers, asked.body)
     request = head + f"predict-{time.time_ns():x}\r\n\r\n".encode() + asked.body
     start = time.monotonic()
     answer = predict(connections, request, timeout_s)

@@ -11,10 +11,11 @@ import xxhash
 
 from experiments.core import home, reading
 from experiments.core.errors import ExperimentError, ProvisionError, StackError
+from experiments.core.profile import profile
 from experiments.core.records import RunDir, read_info
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
-from loadgen.predict import reachable, target
+from loadgen.predict import Dialer, reachable, target
 from loadgen.schedule import Schedule
 
 DEFAULT_EXPERIMENT = "quickstart"
@@ -36,6 +37,7 @@ class Assignment:
         stack: What the experiment's stack says of itself, if there is one.
         run: The run directory that a conductor made, if one did.
         runs: Where a run directory of our own goes.
+        ca_file: Certificates to trust instead of the system's.
         open_loop: Whether arrivals come from the schedule.
         cohorts: The cohorts that were chosen (all, unless tags say otherwise).
         notes: Sentences about what the report will not be able to say.
@@ -47,6 +49,7 @@ class Assignment:
     stack: StackInfo | None
     run: RunDir | None
     runs: Path
+    ca_file: str | None
     open_loop: bool
     cohorts: tuple[str, ...]
     notes: tuple[str, ...]
@@ -70,7 +73,7 @@ class Assignment:
         """The open-loop schedule of the experiment's load."""
         load, cohorts = self.experiment.load, self.experiment.cohorts
         shares = {name: cohort.share for name, cohort in cohorts.items()}
-        return Schedule(load.arrivals, load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
+        return Schedule(profile(load), load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
 
 
 def is_open_loop(options: argparse.Namespace) -> bool:
@@ -104,6 +107,7 @@ def resolve(options: argparse.Namespace) -> Assignment:
         stack=stack,
         run=run,
         runs=Path(options.runs).absolute() if options.runs else home.runs(),
+        ca_file=options.ca_file,
         open_loop=is_open_loop(options),
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
         notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
@@ -144,7 +148,7 @@ def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo 
     """--host, else the gateway of the stack; checked here if the load starts by itself."""
     host: str | None = options.host or (stack.gateway_url if stack else None)
     if host is not None:
-        target(host)
+        Dialer(target(host), options.ca_file)  # refuses what it cannot use
     if starts_by_itself(options):
         check_reachable(host, experiment.name)
     return host
@@ -185,9 +189,9 @@ def _payloads(
         return known, []
     ids = {body: name for name, body in known.items()}
     bodies: dict[str, bytes] = {}
-    for file in files:
-        body = read_body(Path(file))
-        name = ids.get(body, Path(file).stem)
+    for file in _files(files):
+        body = read_body(file)
+        name = ids.get(body, file.stem)
         if name in bodies:
             raise ProvisionError(f"--payload {file}: a payload {name!r} was named before; rename one of the files.")
         bodies[name] = body
@@ -195,6 +199,17 @@ def _payloads(
     return bodies, [
         f"payload {name} has no reference: its answers cannot be attributed by output" for name in strangers
     ]
+
+
+def _files(given: Sequence[str]) -> list[Path]:
+    """The files that are named; of a folder, its .json files."""
+    found: list[Path] = []
+    for name in given:
+        inside = sorted(Path(name).glob("*.json")) if Path(name).is_dir() else [Path(name)]
+        if not inside:
+            raise ProvisionError(f"--payload {name}: the folder has no .json file; put whole request bodies there.")
+        found += inside
+    return found
 
 
 def read_body(path: Path) -> bytes:

@@ -14,19 +14,30 @@ from typing import Any
 import gevent
 import msgspec
 from locust import log
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from experiments.core.command import say
 from experiments.core.errors import Exit, RecordsError, SplitproofError, StackError
 from experiments.core.records import Ending, RunDir
+from loadgen import clocks, transfer
 from loadgen.assignment import Assignment, check_reachable
-from loadgen.rundir import close_run, local_run, open_run
-from loadgen.session import DRAIN_MARGIN_S, Closed, Order, Session
+from loadgen.clocks import Comparison, MastersClock
+from loadgen.crew import Crew
+from loadgen.recorder import anchored
+from loadgen.rundir import Totals, close_run, local_run, open_run
+from loadgen.session import DRAIN_MARGIN_S, Closed, Order, Place, Session
 from loadgen.users import SLOTS
 
-_DRAIN, _CLOSED, _FAILED = "splitproof-drain", "splitproof-closed", "splitproof-failed"
-_LEAD_US = 300_000
-"""How long after the order the schedule begins: users must have been spawned in every process."""
+_OPENED, _DIVIDED, _DRAIN = "splitproof-opened", "splitproof-divided", "splitproof-drain"
+_CLOSED, _FAILED = "splitproof-closed", "splitproof-failed"
+_LEAD_US, _WORKERS_LEAD_US = 300_000, 700_000
+"""How long after the order the schedule begins: users must have been spawned, here or in every worker."""
+
+_LOOK_S = 0.25
+"""How often the master looks whether a worker is lost."""
+
+_NOTICE_US = 1_000_000
+"""How long before a new division of the schedule holds: every worker must have heard of it."""
 
 _MOST_SPAWNED_AT_ONCE = 100
 """Locust warns about more."""
@@ -42,8 +53,10 @@ class Coordinator:
         self.session: Session | None = None
         self._environment: Any = None
         self._order: Order | None = None
-        self._waiting_for: set[str] = set()
-        self._closed: list[Closed] = []
+        self._crew = Crew({})
+        self._heard = 0
+        self._elsewhere = False
+        self._masters_clock: MastersClock | None = None
         self._refused = False
 
     def listen(self, events: Any) -> None:
@@ -61,15 +74,27 @@ class Coordinator:
         environment.host = environment.host or self.assignment.host
         environment.stop_timeout = environment.stop_timeout or load.timeout + DRAIN_MARGIN_S
         if self._is_worker:
-            environment.runner.register_message(_DRAIN, self._on_drain, concurrent=True)
-            if options.processes:
-                gevent.spawn(_end_with_master, os.getppid())
+            self._listen_to_master(environment.runner, options)
         else:
             self._choose_users(environment, options)
         if self._is_master:
-            environment.runner.register_message(_CLOSED, self._on_closed)
-            environment.runner.register_message(_FAILED, self._on_worker_failed)
+            self._listen_to_workers(environment.runner)
         _interrupt_between_requests()
+
+    def _listen_to_master(self, runner: Any, options: Any) -> None:
+        runner.register_message(_DRAIN, self._on_drain, concurrent=True)
+        runner.register_message(_DIVIDED, self._on_divided)
+        if options.processes:
+            gevent.spawn(_end_with_master, os.getppid())
+        else:
+            self._masters_clock = MastersClock(runner)
+
+    def _listen_to_workers(self, runner: Any) -> None:
+        runner.register_message(clocks.ASK, lambda environment, msg, **_rest: clocks.answer(environment.runner, msg))
+        runner.register_message(_OPENED, self._on_opened)
+        runner.register_message(transfer.PIECE, self._on_piece)
+        runner.register_message(_CLOSED, self._on_closed)
+        runner.register_message(_FAILED, self._on_worker_failed)
 
     @property
     def _is_master(self) -> bool:
@@ -88,8 +113,7 @@ class Coordinator:
         slots = {name: kind for name, kind in environment.available_user_classes.items() if name == SLOTS}
         if not self._open_loop:
             environment.user_classes[:] = [kind for kind in environment.user_classes if kind not in slots.values()]
-            rate = self.assignment.experiment.load.arrivals
-            say(f"closed loop: users wait for each answer; load.arrivals ({rate:g}/s) is not used.")
+            say("closed loop: users wait for each answer; the arrivals of the experiment's load are not used.")
             return
         environment.user_classes[:] = list(slots.values())
         # Tags choose cohorts of the schedule, not tasks of a slot: Locust must not filter the slots away.
@@ -110,7 +134,6 @@ class Coordinator:
 
     def _give_order(self, environment: Any) -> None:
         environment.parsed_options.splitproof_order = self._order = None
-        self._closed.clear()
         self._refused = False
         # A person may have typed another one into Locust's page.
         host = check_reachable(environment.host, self.assignment.experiment.name)
@@ -119,18 +142,19 @@ class Coordinator:
             run=str(run.path),
             experiment_hash=self.assignment.experiment_hash,
             payloads_hash=self.assignment.payloads_hash,
-            origin_us=time.time_ns() // 1000 + _LEAD_US,
+            origin_us=time.time_ns() // 1000 + (_WORKERS_LEAD_US if self._is_master else _LEAD_US),
             open_loop=self._open_loop,
             cohorts=list(self.assignment.cohorts),
             workers=self._division(environment.runner),
         )
         for note in self.assignment.notes:
             say(f"note: {note}.")
+        self._crew = Crew(self._order.workers)
         if self._is_master:
-            self._waiting_for = set(self._order.workers)
             environment.parsed_options.splitproof_order = msgspec.to_builtins(self._order)
+            gevent.spawn(self._watch_workers, environment.runner, self._order)
         else:
-            self._open_session(environment, self._order, 0)
+            self._open_session(environment, self._order)
 
     def _division(self, runner: Any) -> dict[str, int]:
         """Who takes which part of the schedule."""
@@ -155,16 +179,59 @@ class Coordinator:
             raise StackError("a worker has another experiment than its master; give both the same --experiment file.")
         if order.payloads_hash != self.assignment.payloads_hash:
             raise StackError("a worker has other payloads than its master; give both the same ones.")
-        client = environment.runner.client_id
-        if client not in order.workers:
+        if environment.runner.client_id not in order.workers:
             say("this worker came after the start: it sends nothing until the next start.")
             return
+        self._elsewhere = not Path(order.run).is_dir()  # the path alone says nothing: it may be the same everywhere
         run = local_run(Path(order.run), self.assignment)
-        self._open_session(environment, msgspec.structs.replace(order, run=str(run)), order.workers[client])
+        session = self._open_session(environment, msgspec.structs.replace(order, run=str(run)))
+        environment.runner.send_message(_OPENED, {"shard": session.shard})
 
-    def _open_session(self, environment: Any, order: Order, place: int) -> None:
+    def _open_session(self, environment: Any, order: Order) -> Session:
+        seen = self._masters_clock.best if self._masters_clock else Comparison()
+        place = Place(
+            client=environment.runner.client_id,
+            host=environment.host,
+            clock=anchored().shifted(seen.offset_us),
+            clock_offset_us=seen.offset_us,
+            clock_uncertainty_us=seen.uncertainty_us,
+        )
         fire = environment.events.request.fire
-        self.session = Session(self.assignment, order, place, environment.host, fire, self._on_record_failure)
+        self.session = session = Session(self.assignment, order, place, fire, self._on_record_failure)
+        return session
+
+    def _watch_workers(self, runner: Any, order: Order) -> None:
+        """While the test runs, divide the schedule anew among those who are left, or have come back."""
+        crew = self._crew
+        while self._order is order:
+            now_us = time.time_ns() // 1000 - order.origin_us
+            before = crew.active
+            if crew.observe(_alive(runner), now_us / 1e6):
+                data = {"offset_us": now_us + _NOTICE_US, "workers": crew.division}
+                for client in crew.active:
+                    runner.send_message(_DIVIDED, data, client_id=client)
+                _tell_of(before, crew.active)
+            gevent.sleep(_LOOK_S)
+
+    def _on_divided(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        workers = msg.data["workers"]
+        place = workers.get(environment.runner.client_id)
+        if self.session is not None and place is not None:
+            self.session.redivide(msg.data["offset_us"], place, len(workers))
+
+    def _on_opened(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment
+        self._crew.shards[msg.node_id] = msg.data["shard"]
+
+    def _on_piece(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment
+        self._heard += 1
+        if self._order is None:
+            return
+        try:
+            transfer.receive(Path(self._order.run), msg.data)
+        except RecordsError as failure:
+            self._fail(f"worker {msg.node_id}: {failure}")
 
     def _on_record_failure(self, failure: RecordsError) -> None:
         self._fail(str(failure))
@@ -205,9 +272,11 @@ class Coordinator:
         patience = self.assignment.experiment.load.timeout + 2 * DRAIN_MARGIN_S + 2
         runner.send_message(_DRAIN)
         end = time.monotonic() + patience
-        while self._waiting_for and time.monotonic() < end:
+        while self._crew.waiting_for() & _alive(runner) and time.monotonic() < end:
+            before = self._heard
             gevent.sleep(0.02)
-            self._waiting_for &= {worker.id for worker in runner.clients.all if worker.state != "missing"}
+            if self._heard != before:  # records that are still coming in
+                end = time.monotonic() + patience
 
     def _on_drain(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment, msg
@@ -221,18 +290,25 @@ class Coordinator:
             return None
         try:
             closed = session.finish()
+            if self._is_worker:
+                runner = self._environment.runner
+                files = transfer.send(session.files, runner.send_message) if self._elsewhere else {}
+                runner.send_message(_CLOSED, {**vars(closed), "files": files})
         except SplitproofError as error:
             self._fail(str(error))
             return None
-        if self._is_worker:
-            self._environment.runner.send_message(_CLOSED, {**vars(closed)})
         return closed
 
     def _on_closed(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment
-        self._waiting_for.discard(msg.node_id)
-        if msg.data is not None:
-            self._closed.append(msgspec.convert(msg.data, Closed))
+        closed = Closed(0, 0, "") if msg.data is None else msgspec.convert(msg.data, Closed)
+        missing = transfer.incomplete(Path(self._order.run), closed.files) if self._order else []
+        if missing:
+            self._fail(
+                f"worker {msg.node_id}: {', '.join(missing)} did not come whole; copy from beside {closed.shard}"
+            )
+            return
+        self._crew.closed[msg.node_id] = closed
 
     def on_test_stop(self, environment: Any, **_rest: Any) -> None:
         """Close the shard; where the order was given, close the run too."""
@@ -240,7 +316,7 @@ class Coordinator:
         if self._is_worker:
             return
         if closed is not None:
-            self._closed.append(closed)
+            self._crew.closed[environment.runner.client_id] = closed
         order, self._order = self._order, None
         if order is None:
             return
@@ -252,20 +328,22 @@ class Coordinator:
             environment.process_exit_code = self._exit_code(environment.runner)
 
     def _close_run(self, run: RunDir, order: Order) -> None:
-        counted = sum(closed.locust_requests for closed in self._closed)
-        close_run(self.assignment, run, order.origin_us, counted, self._ending(order))
-        rows = sum(closed.rows for closed in self._closed)
-        say(f"{rows} predictions recorded in {run.path}")
+        closed = self._crew.closed.values()
+        totals = Totals(list(order.workers), order.origin_us, sum(each.locust_requests for each in closed))
+        close_run(self.assignment, run, totals, self._ending())
+        say(f"{sum(each.rows for each in closed)} predictions recorded in {run.path}")
+        for line in self._crew.unclosed():
+            say(f"{line}; if that is not in the run directory, copy it there before judging.")
         if self.assignment.run is None:
             say(f"judge them with: python -m analysis report {run.path}")
 
-    def _ending(self, order: Order) -> Ending:
+    def _ending(self) -> Ending:
         now = time.time_ns() // 1000
         if self._refused:
             return Ending(now, "failed", "recording failed; see the terminal")
-        lost = len(order.workers) - len(self._closed)
-        if lost > 0:
-            return Ending(now, "failed", f"{lost} of {len(order.workers)} load processes did not close their shards")
+        unclosed = self._crew.unclosed()
+        if unclosed:
+            return Ending(now, "failed", "not every load process closed its records: " + "; ".join(unclosed))
         return Ending(now, "completed")
 
     def _exit_code(self, runner: Any) -> int:
@@ -279,6 +357,20 @@ class Coordinator:
         """Stop in order before Locust works out its exit code."""
         if not self._is_master:
             environment.runner.stop()
+
+
+def _alive(runner: Any) -> set[str]:
+    """The workers that the master has heard of lately."""
+    return {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
+
+
+def _tell_of(before: list[str], now: list[str]) -> None:
+    for client in before:
+        if client not in now:
+            say(f"worker {client} is lost: the {len(now)} others take its arrivals from now on.")
+    for client in now:
+        if client not in before:
+            say(f"worker {client} is back, and takes its part again.")
 
 
 def _end_with_master(master: int) -> None:

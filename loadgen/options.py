@@ -19,15 +19,22 @@ def add_options(parser: Any) -> None:
     group.add_argument(
         "--payload",
         action="append",
-        metavar="FILE.json",
+        metavar="FILE.json|DIR",
         env_var="SPLITPROOF_PAYLOAD",
-        help="A whole request body; may be given several times. Default: the payloads of the experiment's stack.",
+        help="A whole request body, or a folder of them; may be given several times. "
+        "Default: the payloads of the experiment's stack.",
     )
     group.add_argument(
         "--runs",
         env_var="SPLITPROOF_RUNS",
         metavar="DIR",
         help="Where the run directory is made. Default: runs/ in the checkout.",
+    )
+    group.add_argument(
+        "--ca-file",
+        env_var="SPLITPROOF_CA_FILE",
+        metavar="FILE",
+        help="Certificates to trust instead of the system's, where the host is https.",
     )
 
 

@@ -8,6 +8,7 @@ import errno
 import re
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import gevent
 import msgspec
 from gevent import socket as gsocket
 from gevent import ssl as gssl
+from gevent.lock import BoundedSemaphore
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from experiments.core.errors import StackError
@@ -24,6 +26,7 @@ from experiments.core.routing import ROUTE_HEADER
 
 REQUEST_ID = "x-request-id"
 _UPSTREAM_TIME = "x-envoy-upstream-service-time"
+_ATTEMPTS = "x-envoy-attempt-count"
 _BLOCK = 64 * 1024
 _CLIENT_ERRORS, _SERVER_ERRORS, _REDIRECTS, _SUCCESS = 400, 500, 300, 200
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -101,6 +104,7 @@ class Reply(HTTPResponseParser):
         super().__init__()
         self.url = url
         self.complete = False
+        self.first_byte_ns = 0
         self._names: list[str] = []
         self._values: list[str] = []
         self._body: list[bytes] = []
@@ -175,41 +179,33 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     error: str | None
     route: str | None
     upstream_us: int | None
+    attempts: int | None
     reply: Reply
 
 
-class Connections:
-    """Keep-alive connections to one target, the most recently used first; the name is resolved once."""
+class Dialer:
+    """Opens connections to one target; its name is resolved once, its certificate verified each time.
 
-    def __init__(self, to: Target) -> None:
+    Raises:
+        StackError: the file of trusted certificates cannot be used.
+    """
+
+    def __init__(self, to: Target, ca_file: str | None = None) -> None:
         self.target = to
-        self._idle: list[Any] = []
         self._address: Any = None
-        self._tls = _verifying() if to.tls else None
+        self._tls = _verifying(ca_file) if to.tls else None
 
-    def take(self) -> Any:
-        """An idle connection that the other side has not closed, else a new one.
+    def resolve(self) -> None:
+        """Look the name up now, so that no request has to; where that fails, the requests will say so."""
+        with contextlib.suppress(OSError):
+            self._address = gsocket.getaddrinfo(self.target.host, self.target.port, 0, socket.SOCK_STREAM)
+
+    def connect(self) -> Any:
+        """A new connection.
 
         Raises:
             OSError: the target cannot be reached.
         """
-        while self._idle:
-            connection = self._idle.pop()
-            if _is_quiet(connection):
-                return connection
-            connection.close()
-        return self._connect()
-
-    def give_back(self, connection: Any) -> None:
-        """Keep a connection whose answer was read to its end."""
-        self._idle.append(connection)
-
-    def close(self) -> None:
-        """Close every idle connection."""
-        while self._idle:
-            self._idle.pop().close()
-
-    def _connect(self) -> Any:
         if self._address is None:
             self._address = gsocket.getaddrinfo(self.target.host, self.target.port, 0, socket.SOCK_STREAM)
         failure: OSError | None = None
@@ -228,10 +224,71 @@ class Connections:
         raise failure or OSError(f"no address for {self.target.host}")
 
 
-def _verifying() -> Any:
+class Connections:
+    """Connections to one target, kept alive (unless `keep` is false), the most recently used first.
+
+    With a `limit` there are never more, and who finds none free waits; `queued` counts them.
+    """
+
+    def __init__(self, dialer: Dialer, *, limit: int | None = None, keep: bool = True) -> None:
+        self.dialer = dialer
+        self.queued = 0
+        self._keep = keep
+        self._idle: list[Any] = []
+        self._free = BoundedSemaphore(limit) if limit else None
+
+    def take(self) -> Any:
+        """An idle connection that the other side has not closed, else a new one.
+
+        Raises:
+            OSError: the target cannot be reached.
+        """
+        if self._free is not None:
+            self.queued += self._free.locked()
+            self._free.acquire()
+        try:
+            return self._quiet() or self.dialer.connect()
+        except BaseException:
+            self._release()
+            raise
+
+    def _quiet(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_quiet(connection):
+                return connection
+            connection.close()
+        return None
+
+    def put_back(self, connection: Any, *, usable: bool) -> None:
+        """Keep a connection whose answer was read to its end; close any other."""
+        if usable and self._keep:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._free is not None:
+            self._free.release()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _verifying(ca_file: str | None) -> Any:
     """Gevent's own context, whether or not Locust has patched this process; it verifies names and certificates."""
     context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
+    if ca_file is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        why = "no PEM certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise StackError(f"--ca-file {ca_file}: cannot be used: {why}; name a file of PEM certificates.") from error
     return context
 
 
@@ -253,7 +310,7 @@ def predict(connections: Connections, request: bytes, timeout_s: float) -> Answe
     Error classes: `timeout`, `connect`, `tls`, `reset` (the connection broke), `protocol` (no HTTP), `http_3xx`,
     `http_4xx`, `http_5xx`.
     """
-    reply = Reply(connections.target.url)
+    reply = Reply(connections.dialer.target.url)
     connection: Any = None
     error: str | None = "connect"
     limit = gevent.Timeout.start_new(timeout_s)
@@ -288,6 +345,8 @@ def _exchange(connection: Any, request: bytes, reply: Reply) -> None:
             raise
     while not reply.complete:
         block = connection.recv(_BLOCK)
+        if not reply.first_byte_ns:
+            reply.first_byte_ns = time.monotonic_ns()
         if block:
             reply.feed(block)
         else:
@@ -303,12 +362,8 @@ def _closed(reply: Reply) -> None:
 
 
 def _put_away(connections: Connections, connection: Any, reply: Reply) -> None:
-    if connection is None:
-        return
-    if reply.complete and reply.should_keep_alive():
-        connections.give_back(connection)
-    else:
-        connection.close()
+    if connection is not None:
+        connections.put_back(connection, usable=reply.complete and reply.should_keep_alive())
 
 
 def _status_error(status: int) -> str | None:
@@ -321,9 +376,10 @@ def _status_error(status: int) -> str | None:
 
 def _answer(reply: Reply, error: str | None) -> Answer:
     headers = reply.headers
-    served = headers.get(_UPSTREAM_TIME, "")
+    served, tries = headers.get(_UPSTREAM_TIME, ""), headers.get(_ATTEMPTS, "")
     upstream_us = int(served) * 1000 if served.isdecimal() else None
-    return Answer(reply.status_code, reply.content, error, headers.get(ROUTE_HEADER), upstream_us, reply)
+    attempts = int(tries) if tries.isdecimal() else None
+    return Answer(reply.status_code, reply.content, error, headers.get(ROUTE_HEADER), upstream_us, attempts, reply)
 
 
 def reachable(to: Target, timeout_s: float = 3.0) -> str | None:

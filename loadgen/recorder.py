@@ -9,7 +9,9 @@ import re
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from experiments.core import records
@@ -33,6 +35,10 @@ class Clock:
     def at(self, monotonic_ns: int) -> int:
         """The time of a reading of `time.monotonic_ns`."""
         return self.wall_us + monotonic_ns // 1000 - self.monotonic_us
+
+    def shifted(self, offset_us: int) -> "Clock":
+        """The clock of a machine whose time is `offset_us` ahead of this one's."""
+        return Clock(self.wall_us + offset_us, self.monotonic_us)
 
     def now(self) -> int:
         """The time."""
@@ -82,6 +88,11 @@ class Recorder:
         """Where the rows go."""
         return str(self._shard.path)
 
+    @property
+    def files(self) -> list[Path]:
+        """Both files."""
+        return [self._shard.path, self._outputs.path]
+
     def row(self, row: Row) -> None:
         """Write a finished request."""
         if self.writable:
@@ -121,19 +132,11 @@ class Recorder:
             self._stored += 1
         return True
 
-    def close(self, locust_requests: int, scheduled: int | None, never_sent: int, at_us: int) -> None:
-        """Write the trailer and close both files; a shard that could not be written stays without a trailer."""
+    def close(self, trailer: Trailer) -> None:
+        """Write the trailer with our counts and close both files; what could not be written stays without a trailer."""
         if self.writable:
-            trailer = Trailer(
-                at_us=at_us,
-                rows=self.rows,
-                locust_requests=locust_requests,
-                outputs=self._stored,
-                outputs_capped=self._capped,
-                scheduled=scheduled,
-                never_sent=never_sent,
-            )
-            self._append(self._shard, trailer)
+            counts = {"rows": self.rows, "outputs": self._stored, "outputs_capped": self._capped}
+            self._append(self._shard, msgspec.structs.replace(trailer, **counts))
         self.writable = False
         self._shard.close()
         self._outputs.close()

@@ -3,13 +3,13 @@
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from experiments.core import home, journal, records
-from experiments.core.command import say
 from experiments.core.errors import RecordsError
 from experiments.core.hypotheses import register
 from experiments.core.reading import to_mapping
@@ -52,7 +52,7 @@ def open_run(assignment: Assignment, host: str) -> RunDir:
 
 
 def local_run(run: Path, assignment: Assignment) -> Path:
-    """The master's run directory where this machine has it, else one of the same name here, said with what to do.
+    """The master's run directory where this machine has it, else one of the same name here.
 
     Raises:
         RecordsError: it cannot be made.
@@ -64,7 +64,6 @@ def local_run(run: Path, assignment: Assignment) -> Path:
         here.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordsError(f"{here}: cannot be made: {error.strerror}; use --runs DIR on this worker.") from error
-    say(f"this worker records into {here}; before judging, copy its files into the master's {run}")
     return here
 
 
@@ -78,17 +77,31 @@ def _expectations(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return found
 
 
-def close_run(assignment: Assignment, run: RunDir, origin_us: int, locust_requests: int, ending: Ending) -> None:
+@dataclass(frozen=True)
+class Totals:
+    """What is known once the load is over: its processes as Locust names them, when it began, Locust's own count."""
+
+    processes: list[str]
+    origin_us: int
+    locust_requests: int
+
+
+def close_run(assignment: Assignment, run: RunDir, totals: Totals, ending: Ending) -> None:
     """Write down when the load began and what Locust counted; without a conductor also how it ended and the evidence.
 
     Raises:
         RecordsError: something cannot be written.
     """
     info = records.read_info(run)
-    changed = msgspec.structs.replace(info, load_started_us=origin_us, locust_requests=locust_requests)
+    changed = msgspec.structs.replace(
+        info,
+        load_started_us=totals.origin_us,
+        locust_requests=totals.locust_requests,
+        load_processes=totals.processes,
+    )
     if assignment.run is None:
         changed = msgspec.structs.replace(changed, ended=ending)
-        _copy_evidence(assignment.experiment.name, run, origin_us)
+        _copy_evidence(assignment.experiment.name, run, totals.origin_us)
     records.write_json(run.info, changed)
 
 

@@ -5,18 +5,27 @@ pseudorandom number generators", OOPSLA 2014): no generator has a state that wor
 schedule does not change with the version of a library. Each of n load processes takes every n-th arrival.
 """
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK = 4096
+from experiments.core.profile import Profile
+
+_CHUNK = 128
+"""Drawn at once: few enough that no request waits for the drawing."""
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _TIME, _COHORT, _PAYLOAD = range(3)
 
 Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Chunk = tuple[Integers, Integers]
+"""Sequence numbers and offsets of arrivals."""
 
 
 class Arrival(NamedTuple):
@@ -33,14 +42,15 @@ class Schedule:
     """Everything that the arrivals depend on.
 
     Attributes:
-        rate: Arrivals per second.
-        pattern: `constant` (equal gaps, the first at 0) or `poisson` (exponential gaps).
+        rates: Arrivals per second over time.
+        pattern: `constant` (the first at once, then one whenever one more is expected; under one rate: equal gaps) or
+            `poisson` (independent gaps; under one rate: exponential).
         seed: Any integer.
         shares: Cohort to its share of the arrivals; they sum to 1.
         payloads: Payload ids, each as likely as any other.
     """
 
-    rate: float
+    rates: Profile
     pattern: str
     seed: int
     shares: dict[str, float]
@@ -59,65 +69,133 @@ class Part:
 WHOLE = Part()
 
 
+@dataclass(frozen=True)
+class Since:
+    """A part that holds from an offset on, until the next one does."""
+
+    offset_us: int
+    part: Part
+
+
+class Arrivals:
+    """The arrivals of one load process in order of time, looked at before they are taken; its part may change."""
+
+    def __init__(self, schedule: Schedule, part: Part = WHOLE) -> None:
+        self._schedule = schedule
+        self._parts = [Since(0, part)]
+        self._chunks = _chunks(schedule)
+        self._recent: deque[Chunk] = deque()
+        self._ahead: deque[Arrival] = deque()
+        self._taken = -1
+
+    def peek(self) -> Arrival:
+        """The next one."""
+        while not self._ahead:
+            while self._recent and self._recent[0][0][-1] <= self._taken:
+                self._recent.popleft()
+            self._recent.append(next(self._chunks))
+            self._ahead.extend(self._drawn(_own(self._schedule, self._recent[-1], self._parts)))
+        return self._ahead[0]
+
+    def take(self) -> Arrival:
+        """The next one; it will not come again."""
+        arrival = self.peek()
+        self._taken = arrival.sequence
+        return self._ahead.popleft()
+
+    def redivide(self, offset_us: int, part: Part) -> None:
+        """Another part holds from `offset_us` on: what is not taken yet is given back, and may come from elsewhere."""
+        before, self._parts = self._parts, [*self._parts, Since(offset_us, part)]
+        self._ahead.clear()
+        for chunk in self._recent:
+            sequences, offsets = _own(self._schedule, chunk, self._parts)
+            had, _offsets = _own(self._schedule, chunk, before)
+            new = ~(np.isin(sequences, had) & (sequences <= self._taken))
+            passed = (sequences <= self._taken) & (offsets < offset_us)
+            self._ahead.extend(self._drawn((sequences[new & ~passed], offsets[new & ~passed])))
+
+    def _drawn(self, chunk: Chunk) -> Iterator[Arrival]:
+        names, payloads = list(self._schedule.shares), self._schedule.payloads
+        sequences, offsets = chunk
+        cohorts = [names[index] for index in _cohort_indices(self._schedule, sequences).tolist()]
+        chosen = [payloads[index] for index in _payload_indices(self._schedule, sequences).tolist()]
+        return itertools.starmap(Arrival, zip(sequences.tolist(), offsets.tolist(), cohorts, chosen, strict=True))
+
+
 def arrivals(schedule: Schedule, part: Part = WHOLE) -> Iterator[Arrival]:
     """The arrivals of a part, in order of time, without end.
 
-    >>> first = arrivals(Schedule(2.0, "constant", 1, {"everyone": 1.0}, ("cat",)))
+    >>> from experiments.core.profile import steady
+    >>> first = arrivals(Schedule(steady(2.0), "constant", 1, {"everyone": 1.0}, ("cat",)))
     >>> next(first), next(first)
     (Arrival(sequence=0, offset_us=0, cohort='everyone', payload='cat'), \
 Arrival(sequence=1, offset_us=500000, cohort='everyone', payload='cat'))
     """
-    names, payloads = list(schedule.shares), schedule.payloads
-    for sequences, offsets in _chunks(schedule, part):
-        cohorts = _cohort_indices(schedule, sequences).tolist()
-        chosen = _payload_indices(schedule, sequences).tolist()
-        for sequence, offset, cohort, payload in zip(
-            sequences.tolist(), offsets.tolist(), cohorts, chosen, strict=True
-        ):
-            yield Arrival(sequence, offset, names[cohort], payloads[payload])
+    drawn = Arrivals(schedule, part)
+    while True:
+        yield drawn.take()
 
 
 class DueCounter:
     """How many arrivals of a part are due by a time that never goes back; memory does not grow with the count."""
 
     def __init__(self, schedule: Schedule, part: Part = WHOLE) -> None:
-        self._chunks = _chunks(schedule, part)
+        self._schedule = schedule
+        self._parts = [Since(0, part)]
+        self._chunks = _chunks(schedule)
         self._before = 0
-        self._offsets = np.empty(0, np.int64)
+        self._chunk = next(self._chunks)
 
     def due(self, offset_us: int) -> int:
         """Arrivals at or before `offset_us`."""
-        while self._offsets.size == 0 or self._offsets[-1] <= offset_us:
-            self._before += self._offsets.size
-            self._offsets = next(self._chunks)[1]
-        return self._before + int(np.searchsorted(self._offsets, offset_us, side="right"))
+        while self._chunk[1][-1] <= offset_us:
+            self._before += _own(self._schedule, self._chunk, self._parts)[0].size
+            self._chunk = next(self._chunks)
+        offsets = _own(self._schedule, self._chunk, self._parts)[1]
+        return self._before + int(np.searchsorted(offsets, offset_us, side="right"))
+
+    def redivide(self, offset_us: int, part: Part) -> None:
+        """Another part holds from `offset_us` on, which must not lie before the time that was last asked for."""
+        self._parts.append(Since(offset_us, part))
 
 
-def _chunks(schedule: Schedule, part: Part) -> Iterator[tuple[Integers, Integers]]:
-    """Sequence numbers and offsets of a part, chunk by chunk."""
-    elapsed, start = 0.0, 0
+def _chunks(schedule: Schedule) -> Iterator[Chunk]:
+    """All arrivals, chunk by chunk."""
+    reached, start = 0.0, 0
     while True:
         sequences = np.arange(start, start + _CHUNK, dtype=np.int64)
-        times = _times(schedule, sequences, elapsed)
-        elapsed, start = float(times[-1]), start + _CHUNK
-        taken = (sequences % part.of == part.index) & _wanted(schedule, sequences, part.cohorts)
-        yield sequences[taken], np.rint(times[taken]).astype(np.int64)
+        counts = _counts(schedule, sequences, reached)
+        reached, start = float(counts[-1]), start + _CHUNK
+        yield sequences, np.rint(schedule.rates.times(counts) * 1e6).astype(np.int64)
 
 
-def _times(schedule: Schedule, sequences: Integers, elapsed: float) -> npt.NDArray[np.float64]:
-    """Offsets in microseconds, before rounding; `elapsed` is that of the arrival before the first of these."""
+def _counts(schedule: Schedule, sequences: Integers, reached: float) -> npt.NDArray[np.float64]:
+    """The points of a process of rate 1; `reached` is the one before the first of these."""
     if schedule.pattern == "constant":
-        return (sequences * (1e6 / schedule.rate)).astype(np.float64)
-    gaps = -np.log1p(-uniforms(schedule.seed, _TIME, sequences)) * (1e6 / schedule.rate)
-    gaps[0] += elapsed
+        return sequences.astype(np.float64)
+    gaps = -np.log1p(-uniforms(schedule.seed, _TIME, sequences))
+    gaps[0] += reached
     return np.asarray(np.cumsum(gaps))
 
 
-def _wanted(schedule: Schedule, sequences: Integers, cohorts: Collection[str] | None) -> npt.NDArray[np.bool_]:
-    if cohorts is None:
-        return np.ones(sequences.size, dtype=np.bool_)
-    indices = [index for index, name in enumerate(schedule.shares) if name in cohorts]
-    return np.isin(_cohort_indices(schedule, sequences), indices)
+def _own(schedule: Schedule, chunk: Chunk, parts: Sequence[Since]) -> Chunk:
+    """What belongs to the part in force at each arrival's time."""
+    sequences, offsets = chunk
+    taken = np.zeros(sequences.size, dtype=np.bool_)
+    for since, until in itertools.zip_longest(parts, parts[1:]):
+        holds = offsets >= since.offset_us if since is not parts[0] else np.ones(sequences.size, dtype=np.bool_)
+        if until is not None:
+            holds &= offsets < until.offset_us
+        taken |= holds & _of_part(schedule, sequences, since.part)
+    return sequences[taken], offsets[taken]
+
+
+def _of_part(schedule: Schedule, sequences: Integers, part: Part) -> Mask:
+    mine = sequences % part.of == part.index
+    if part.cohorts is None or set(schedule.shares) <= set(part.cohorts):
+        return np.asarray(mine)
+    wanted = [index for index, name in enumerate(schedule.shares) if name in part.cohorts]
+    return np.asarray(mine & np.isin(_cohort_indices(schedule, sequences), wanted))
 
 
 def _cohort_indices(schedule: Schedule, sequences: Integers) -> npt.NDArray[np.intp]:

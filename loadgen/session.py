@@ -1,26 +1,32 @@
 """One test in one process that runs users: arrivals are claimed, sent and recorded, and the process watches itself."""
 
+import gc
 import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gevent
 import msgspec
+from gevent.lock import Semaphore
 
 from experiments.core.errors import RecordsError
-from experiments.core.records import Beat, Row, RunDir, ShardHeader
+from experiments.core.records import Beat, Row, RunDir, ShardHeader, Trailer
 from experiments.core.routing import predict_path
 from loadgen import recorder as recording
 from loadgen.assignment import Assignment
-from loadgen.predict import Answer, Connections, predict, request_head, target
+from loadgen.connecting import Own, Switchboard
+from loadgen.predict import Answer, Dialer, predict, request_head, target
 from loadgen.recorder import Clock, Recorder
-from loadgen.schedule import Arrival, DueCounter, Part, arrivals
+from loadgen.schedule import Arrival, Arrivals, DueCounter, Part
 
 BEAT_S = 1.0
 PROBE_S = 0.05
+LOOK_AGAIN_S = 0.1
+"""Who waits for an arrival looks this often whether it is still the next one."""
+
 DRAIN_MARGIN_S = 1.0
 """How much longer than a request's timeout a process waits for its requests in flight."""
 
@@ -60,6 +66,27 @@ class Closed:
     rows: int
     locust_requests: int
     shard: str
+    files: dict[str, int] = field(default_factory=dict)
+    """Name to size of what was sent to the master."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process's place in an order.
+
+    Attributes:
+        client: The process as Locust names it.
+        host: The base URL.
+        clock: A clock that agrees with the master's.
+        clock_offset_us: What was added to this machine's clock for that.
+        clock_uncertainty_us: How far it may be off all the same.
+    """
+
+    client: str
+    host: str
+    clock: Clock
+    clock_offset_us: int = 0
+    clock_uncertainty_us: int = 0
 
 
 class Session:
@@ -67,32 +94,36 @@ class Session:
 
     Raises:
         RecordsError: its shard cannot be made.
+        StackError: the file of trusted certificates cannot be used.
     """
 
     def __init__(
         self,
         assignment: Assignment,
         order: Order,
-        place: int,
-        host: str,
+        place: Place,
         fire: Callable[..., None],
         on_failure: Callable[[RecordsError], None],
     ) -> None:
         self.assignment, self.order = assignment, order
-        self.clock: Clock = recording.anchored()
-        self.target = target(host)
-        self.connections = Connections(self.target)
+        self.clock = place.clock
+        self.target = target(place.host)
         self.stopping = False
         self.locust_requests = 0
         self._fire, self._on_failure = fire, on_failure
+        cohorts = assignment.experiment.cohorts
+        dialer = Dialer(self.target, assignment.ca_file)
+        dialer.resolve()
+        self._switchboard = Switchboard(dialer, cohorts, open_loop=order.open_loop)
         self._timeout_s = assignment.experiment.load.timeout
         self._heads, self._tails = _requests(self)
-        self._names = {cohort: f"predict [{cohort}]" for cohort in assignment.experiment.cohorts}
-        self._part = Part(place, len(order.workers), frozenset(order.cohorts))
-        self._arrivals = arrivals(assignment.schedule, self._part)
-        self._due = DueCounter(assignment.schedule, self._part)
-        self._free_sequence = itertools.count(place, len(order.workers))
-        self._choice = random.Random(f"{assignment.experiment.load.seed}/{place}")  # noqa: S311 - no secret
+        self._names = {cohort: f"predict [{cohort}]" for cohort in cohorts}
+        index, self._workers = order.workers[place.client], len(order.workers)
+        part = Part(index, self._workers, frozenset(order.cohorts))
+        self._arrivals, self._due = Arrivals(assignment.schedule, part), DueCounter(assignment.schedule, part)
+        self._turn, self._starved = Semaphore(), 0
+        self._free_sequence = itertools.count(index, self._workers)
+        self._choice = random.Random(f"{assignment.experiment.load.seed}/{index}")  # noqa: S311 - no secret
         self._payload_ids = assignment.schedule.payloads
         self._request_ids = _request_ids()
         self._in_flight: dict[int, int] = {}
@@ -100,45 +131,82 @@ class Session:
         self._awake_us = self.clock.now()
         self._closed: Closed | None = None
         self._recorder = Recorder(RunDir(Path(order.run)), self._header(place))
+        # Little of what is there now will be garbage; looking through it would keep requests waiting.
+        gc.freeze()
         self._beats = gevent.spawn(self._beat_until_closed)
 
-    def _header(self, place: int) -> ShardHeader:
-        run_id = Path(self.order.run).name
-        base = recording.header(run_id, self.order.experiment_hash, self.clock, self.order.origin_us)
-        mode = "open" if self.order.open_loop else "closed"
-        return msgspec.structs.replace(base, mode=mode, worker=place, workers=len(self.order.workers))
+    @property
+    def shard(self) -> str:
+        """Where the rows go."""
+        return self._recorder.path
 
-    def claim(self) -> tuple[Arrival, float]:
-        """The next arrival of the schedule, and the seconds until it is due (negative where it is late)."""
-        arrival = next(self._arrivals)
-        due = self.clock.monotonic(self.order.origin_us + arrival.offset_us)
-        return arrival, due - time.monotonic()
+    @property
+    def files(self) -> list[Path]:
+        """Everything that this process writes."""
+        return self._recorder.files
 
-    def send_arrival(self, arrival: Arrival) -> None:
+    def _header(self, place: Place) -> ShardHeader:
+        base = recording.header(Path(self.order.run).name, self.order.experiment_hash, self.clock, self.order.origin_us)
+        return msgspec.structs.replace(
+            base,
+            mode="open" if self.order.open_loop else "closed",
+            worker=self.order.workers[place.client],
+            workers=self._workers,
+            client=place.client,
+            slots=self.assignment.experiment.load.slots if self.order.open_loop else None,
+            clock_offset_us=place.clock_offset_us,
+            clock_uncertainty_us=place.clock_uncertainty_us,
+        )
+
+    def redivide(self, offset_us: int, index: int, workers: int) -> None:
+        """From `offset_us` of the schedule on, take the `index`-th of every `workers` arrivals."""
+        part = Part(index, workers, frozenset(self.order.cohorts))
+        self._workers = workers
+        self._arrivals.redivide(offset_us, part)
+        self._due.redivide(offset_us, part)
+
+    def next_arrival(self) -> Arrival | None:
+        """The next arrival, once it is due, for the slot that asks; None when nothing more is to be sent.
+
+        One slot at a time waits for the clock: a slot that is killed meanwhile takes no arrival away with it.
+        """
+        free_since = time.monotonic()
+        with self._turn:
+            while not self.stopping:
+                due = self.clock.monotonic(self.order.origin_us + self._arrivals.peek().offset_us)
+                seconds = due - time.monotonic()
+                if seconds <= 0:
+                    # Turns go by waiting time: if this slot was still busy then, so were all others.
+                    self._starved += due < free_since
+                    return self._arrivals.take()
+                gevent.sleep(min(seconds, LOOK_AGAIN_S))
+        return None
+
+    def send_arrival(self, arrival: Arrival, own: Own) -> None:
         """Send what the schedule says, now; its intended time is recorded beside the actual one."""
         self._started += 1
-        intended = self.order.origin_us + arrival.offset_us
-        self._send(self.connections, arrival.sequence, arrival.cohort, arrival.payload, intended)
+        self._send(own, arrival.sequence, arrival.cohort, arrival.payload, self.order.origin_us + arrival.offset_us)
 
-    def send_freely(self, connections: Connections, cohort: str) -> None:
+    def send_freely(self, own: Own, cohort: str) -> None:
         """Send for a user who waits for each answer: there is no intended time."""
         payload = self._choice.choice(self._payload_ids)
-        self._send(connections, next(self._free_sequence), cohort, payload, None)
+        self._send(own, next(self._free_sequence), cohort, payload, None)
 
-    def _send(
-        self, connections: Connections, sequence: int, cohort: str, payload: str, intended_us: int | None
-    ) -> None:
+    def _send(self, own: Own, sequence: int, cohort: str, payload: str, intended_us: int | None) -> None:
         request_id = next(self._request_ids)
         request = b"".join((self._heads[cohort, payload], request_id.encode(), self._tails[payload]))
+        connections = self._switchboard.of(cohort, own)
         start_ns = time.monotonic_ns()
         start_us = self._in_flight[sequence] = self.clock.at(start_ns)
         try:
             answer = predict(connections, request, self._timeout_s)
             latency_us = (time.monotonic_ns() - start_ns) // 1000
             signature, error = self._judge(payload, answer)
+            began_ns = answer.reply.first_byte_ns
+            first_byte_us = (began_ns - start_ns) // 1000 if began_ns else None
             row = Row(
                 sequence, request_id, cohort, payload, intended_us, start_us, latency_us, answer.status, signature,
-                error, answer.route, answer.upstream_us, None, len(answer.body),
+                error, answer.route, answer.upstream_us, None, len(answer.body), first_byte_us, answer.attempts,
             )  # fmt: skip
             self._recorder.row(row)
         except RecordsError as failure:
@@ -188,18 +256,26 @@ class Session:
         while self._in_flight and time.monotonic() < end:
             gevent.sleep(0.01)
         if self._closed is None:
-            self._closed = Closed(self._recorder.rows, self.locust_requests, self._recorder.path)
             self._beats.kill(block=False)
-            self.connections.close()
-            scheduled = max(self._due_by(self._awake_us), self._started)
-            open_loop = self.order.open_loop
-            self._recorder.close(
-                self.locust_requests,
-                scheduled if open_loop else None,
-                scheduled - self._started if open_loop else 0,
-                self.clock.now(),
-            )
+            self._switchboard.close()
+            self._recorder.close(self._trailer())
+            gc.unfreeze()
+            self._closed = Closed(self._recorder.rows, self.locust_requests, self._recorder.path)
         return self._closed
+
+    def _trailer(self) -> Trailer:
+        """What this process knows; the recorder adds what it has written."""
+        scheduled = max(self._due_by(self._awake_us), self._started)
+        open_loop = self.order.open_loop
+        return Trailer(
+            at_us=self.clock.now(),
+            rows=0,
+            locust_requests=self.locust_requests,
+            scheduled=scheduled if open_loop else None,
+            never_sent=scheduled - self._started if open_loop else 0,
+            starved=self._starved,
+            queued=self._switchboard.queued,
+        )
 
     def _due_by(self, at_us: int) -> int:
         return self._due.due(at_us - self.order.origin_us)
@@ -238,7 +314,11 @@ class Session:
             backlog=max(0, due - self._started),
             cpu=round(cpu, 4),
             lag_us=lag_us,
-            workers=len(self.order.workers),
+            workers=self._workers,
+            sent=self._started if self.order.open_loop else self.locust_requests,
+            starved=self._starved,
+            queued=self._switchboard.queued,
+            wall_us=time.time_ns() // 1000 - now,
         )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from locust import FastHttpUser, tag, task
+import gevent
+from locust import FastHttpUser, TaskSet, tag, task
 
 from experiments.core.spec import Experiment
-from loadgen.predict import Connections
+from loadgen.connecting import Own, close
 from loadgen.schedule import Arrival
 from loadgen.session import Session
 
@@ -45,24 +46,36 @@ def class_name(cohort: str) -> str:
 
 
 def slot_class(session: CurrentSession) -> type[Any]:
-    """The class of a slot: it claims the next arrival, waits until it is due, and sends it."""
+    """The class of a slot: it waits for the next arrival that is due, and sends it."""
 
-    class Arrivals(FastHttpUser):
+    class Sending(TaskSet):
         arrival: Arrival | None = None
 
+        def __init__(self, parent: Any) -> None:
+            super().__init__(parent)
+            self.own: Own = {}
+
         def wait_time(self) -> float:
+            return _UNTIL_STOPPED_S
+
+        def _sleep(self, seconds: float) -> None:
+            # Locust takes this for the time between tasks, in which a user may be killed.
             current = session()
-            if current is None or current.stopping:
-                self.arrival = None
-                return _UNTIL_STOPPED_S
-            self.arrival, seconds = current.claim()
-            return seconds
+            self.arrival = current.next_arrival() if current else None
+            if self.arrival is None:
+                gevent.sleep(seconds)
 
         @task
         def predict(self) -> None:
             current = session()
             if self.arrival is not None and current is not None and not current.stopping:
-                current.send_arrival(self.arrival)
+                current.send_arrival(self.arrival, self.own)
+
+        def on_stop(self) -> None:
+            close(self.own.values())
+
+    class Arrivals(FastHttpUser):
+        tasks = [Sending]  # noqa: RUF012 - Locust's own way
 
     return Arrivals
 
@@ -72,7 +85,9 @@ def _cohort_class(name: str, cohort: str, share_percent: float, session: Current
 
     class CohortUser(FastHttpUser):
         weight = share_percent
-        connections: Connections | None = None
+
+        def on_start(self) -> None:
+            self.own: Own = {}
 
         def wait_time(self) -> float:
             current = session()
@@ -84,13 +99,10 @@ def _cohort_class(name: str, cohort: str, share_percent: float, session: Current
             current = session()
             if current is None or current.stopping:
                 return
-            if self.connections is None:
-                self.connections = Connections(current.target)
-            current.send_freely(self.connections, cohort)
+            current.send_freely(self.own, cohort)
 
         def on_stop(self) -> None:
-            if self.connections is not None:
-                self.connections.close()
+            close(self.own.values())
 
     CohortUser.__name__ = CohortUser.__qualname__ = name
     return CohortUser

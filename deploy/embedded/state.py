@@ -101,25 +101,92 @@ def read_supervisor(state: StateDir) -> Running | None:
 
 
 @contextlib.contextmanager
+def reserved(experiment: str) -> Iterator[None]:
+    """Have the routes of a stack for oneself, up or not yet up, until the end; the kernel frees it when we die.
+
+    Two runs of one experiment would change each other's routes, and neither could be judged.
+
+    Raises:
+        StackError: another process has them; at once, and it is named.
+    """
+    descriptor = _open_lock(experiment, "run")
+    try:
+        if not _reserve(descriptor):
+            raise StackError(in_use(experiment, _holder(descriptor)))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(descriptor: int) -> bool:
+    """Take the lock; somebody who only looks, in `refuse_reserved`, holds it for less than all of the tries."""
+    for _ in range(10):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+def refuse_reserved(experiment: str) -> None:
+    """Raise if another process has reserved the stack.
+
+    Raises:
+        StackError: naming that process.
+    """
+    descriptor = _open_lock(experiment, "run")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(descriptor)
+        if holder != os.getpid():
+            raise StackError(in_use(experiment, holder)) from None
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> int | None:
+    told = os.pread(descriptor, 20, 0)
+    return int(told) if told.isdigit() else None
+
+
+def in_use(experiment: str, holder: int | None) -> str:
+    """The sentence for whoever wants a stack that a run has for itself."""
+    who = "" if holder is None else f" (pid {holder})"
+    return (
+        f"{experiment}: a run{who} uses its stack, and one at a time may change its routes; wait for its end, or give "
+        f"this one a name and so a stack of its own: --set name={experiment}-2"
+    )
+
+
+@contextlib.contextmanager
 def locked(experiment: str, progress: Callable[[str], None]) -> Iterator[None]:
     """One command at a time changes a stack; another one waits.
 
     Raises:
         StackError: the state directory cannot be written, or the other command takes too long.
     """
-    path = home() / "stacks" / f".{experiment}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StackError(
-            f"{path.parent}: cannot be written: {error.strerror}; change permissions, or set SPLITPROOF_HOME."
-        ) from error
+    descriptor = _open_lock(experiment, "lock")
     try:
         _take(descriptor, experiment, progress)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(experiment: str, kind: str) -> int:
+    path = home() / "stacks" / f".{experiment}.{kind}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StackError(
+            f"{path.parent}: cannot be written: {error.strerror}; change permissions, or set SPLITPROOF_HOME."
+        ) from error
 
 
 def _take(descriptor: int, experiment: str, progress: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from deploy.embedded.logs import keep_bounded
 from deploy.embedded.processes import Running, how_it_ended
 from deploy.embedded.state import Child, End, Plan, StateDir
 from experiments.core.children import end, last_lines, spawn
@@ -44,7 +45,7 @@ def supervise(state: StateDir) -> None:
     try:
         running.extend((child, _start(child)) for child in plan.children)
         write_json(state.processes, [Running(child.name, process.pid, child.arguments) for child, process in running])
-        sentence = _watch(plan, running, stop)
+        sentence = _watch(plan, running, stop, state)
         if sentence:
             write_json(state.end, End(time.time_ns() // 1000, sentence))
     finally:
@@ -55,9 +56,10 @@ def _start(child: Child) -> subprocess.Popen[bytes]:
     return spawn(child.arguments, Path(child.log), child.environment, death=signal.SIGKILL)
 
 
-def _watch(plan: Plan, running: Children, stop: _Stop) -> str:
+def _watch(plan: Plan, running: Children, stop: _Stop, state: StateDir) -> str:
     """Wait; why the stack must end, or nothing when it was asked to."""
     while not stop.asked:
+        keep_bounded(state.envoy)
         for child, process in running:
             if process.poll() is not None:
                 last = last_lines(Path(child.log)) or "it said nothing"

@@ -1,5 +1,6 @@
 """How every command of ours behaves: one line for a refusal, documented exit codes, no traceback unless asked."""
 
+import errno
 import os
 import signal
 import sys
@@ -34,8 +35,7 @@ def run(group: click.Command, program: str, arguments: list[str], *, debug: bool
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
+        return _refused(error, Exit.USAGE, _misused(error, program), debug=debug)
     except (KeyboardInterrupt, click.Abort) as stop:
         return _stopped(stop)
     except SplitproofError as error:
@@ -43,11 +43,39 @@ def run(group: click.Command, program: str, arguments: list[str], *, debug: bool
     except BrokenPipeError:
         return _quiet_pipe()
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        return _refused(error, Exit.USAGE, f"{named}{error.strerror or error}", debug=debug)
+        return _refused(error, Exit.USAGE, _failed(error), debug=debug)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a defect must not end in a traceback
         text = f"unexpected {type(error).__name__}: {error}. This is a defect of ours; --debug shows where."
         return _refused(error, Exit.UNEXPECTED, text, debug=debug)
+
+
+def _misused(error: click.ClickException, program: str) -> str:
+    """What is wrong with the words of a command, in one line."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    where = context.command_path if context else program
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return f"{where}: {said}; see: {where} --help"
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EFBIG: "free space there",
+    errno.EDQUOT: "free space there",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file",
+    errno.EMFILE: "raise the limit: ulimit -n 4096",
+}
+
+
+def _failed(error: OSError) -> str:
+    """What the system refused, of what, and what to do."""
+    named = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "--debug shows where")
+    return f"{named}{error.strerror or error}; {remedy}."
 
 
 def _refused(error: BaseException, code: int, text: str, *, debug: bool) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from experiments.core.errors import ExperimentError, RecordsError
+from experiments.core.profile import expected_requests
 from experiments.core.routing import Expectation, phase_expectations
-from experiments.core.spec import Experiment, Phase
+from experiments.core.spec import Experiment, LatencyClaim, Phase
 
 ALPHA = 0.05
 """The chance, per run, that anything true is called broken."""
@@ -187,11 +188,6 @@ def expectations(experiment: Experiment, phase: Phase, routes: Routes | None = N
         return {cohort: Expectation(None, str(error)) for cohort in experiment.cohorts}
 
 
-def expected_requests(experiment: Experiment, phase: Phase) -> float:
-    """Arrivals of a phase; warm-up comes before the first and takes nothing off it."""
-    return experiment.load.arrivals * phase.duration
-
-
 def _groups(phase: Phase, expected: Mapping[str, Expectation]) -> list[Group]:
     """Cohorts by what they expect, in the experiment's order."""
     by_shares: dict[tuple[tuple[str, float], ...], list[str]] = {}
@@ -205,7 +201,13 @@ def _split(experiment: Experiment, group: Group) -> SplitHypothesis:
     claim = experiment.claims.split
     name = f"split/{group.phase.name}/{'+'.join(group.cohorts)}"
     return SplitHypothesis(
-        name, group.phase.name, list(group.cohorts), dict(group.shares), claim.tolerance, claim.required
+        name,
+        group.phase.name,
+        list(group.cohorts),
+        dict(group.shares),
+        claim.tolerance,
+        # A run that never rolls back proves nothing about it.
+        claim.required and not group.phase.rollback,
     )
 
 
@@ -264,16 +266,29 @@ def _errors(experiment: Experiment, canary: str, groups: Sequence[Group]) -> Err
 
 
 def _latency(experiment: Experiment, canary: str, groups: Sequence[Group]) -> Iterator[LatencyHypothesis]:
+    """A hypothesis for each quantile where the canary has most requests; another, not required, in each gated phase."""
     places = comparisons(experiment, canary, groups)
-    place = places[0] if places else None
+    best = places[0] if places else None
+    gated = {phase.name for phase in experiment.phases if phase.gate}
+    others: dict[str, Comparison] = {}
+    for place in places[1:]:
+        if place.phase in gated and best and place.phase != best.phase:
+            others.setdefault(place.phase, place)
     for quantile, claim in experiment.claims.latency.items():
-        yield LatencyHypothesis(
-            id=f"latency/{canary}/{quantile}",
-            canary=canary,
-            quantile=round(float(quantile[1:]) / 100, 12),
-            margin=claim.margin,
-            required=claim.required,
-            phase=place.phase if place else None,
-            cohorts=list(place.cohorts) if place else [],
-            across_cohorts=bool(place and place.across_cohorts),
-        )
+        yield _latency_at(canary, quantile, claim, best)
+        for place in others.values():
+            here = _latency_at(canary, quantile, claim, place)
+            yield msgspec.structs.replace(here, id=f"{here.id}@{place.phase}", required=False)
+
+
+def _latency_at(canary: str, quantile: str, claim: LatencyClaim, place: Comparison | None) -> LatencyHypothesis:
+    return LatencyHypothesis(
+        id=f"latency/{canary}/{quantile}",
+        canary=canary,
+        quantile=round(float(quantile[1:]) / 100, 12),
+        margin=claim.margin,
+        required=claim.required,
+        phase=place.phase if place else None,
+        cohorts=list(place.cohorts) if place else [],
+        across_cohorts=bool(place and place.across_cohorts),
+    )

@@ -1,5 +1,6 @@
 """The quantities that people write in experiment files: `80%`, `5pp`, `8/s`, `60s`, `+80%`."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -13,7 +14,12 @@ PERCENT = rf"^{_NUMBER}\s*%$"
 POINTS = rf"^{_NUMBER}\s*pp$"
 DURATION = rf"^{_NUMBER}\s*(ms|s|m|min|h)$"
 RATE = rf"^{_NUMBER}\s*/\s*(s|min|h)$"
+RATES = rf"^{_NUMBER}\s*/\s*(s|min|h)(?:\s*\.\.\s*{_NUMBER}\s*/\s*(s|min|h))?$"
 INCREASE = rf"^\+{_NUMBER}\s*%$"
+
+
+MOST_PER_SECOND = 100_000
+"""No load process could send more."""
 
 
 def _bad(value: object, rule: str) -> PydanticCustomError:
@@ -34,9 +40,10 @@ def _parser(
         if isinstance(value, float) and not from_file:
             return value
         found = re.fullmatch(pattern, value.strip()) if isinstance(value, str) else None
-        if found is None:
+        scaled = math.inf if found is None else scale(found)
+        if not math.isfinite(scaled):  # so many digits that no number holds them
             raise _bad(value, rule)
-        return scale(found)
+        return scaled
 
     return parse
 
@@ -75,6 +82,32 @@ PerSecond = Annotated[
     *_quantity(RATE, "must be a rate such as 8/s or 120/min", lambda m: float(m[1]) / _SECONDS[m[2]]),
 ]
 """A rate; events per second once read."""
+
+_RATES_RULE = "must be a rate such as 8/s, or a ramp such as 5/s..50/s"
+
+
+def _rates(value: object, info: ValidationInfo) -> object:
+    """Two rates per second from text; a pair comes back from `run.json`."""
+    if isinstance(value, (list, tuple)) and not (info.context and info.context.get("file")):
+        return value
+    found = re.fullmatch(RATES, value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise _bad(value, _RATES_RULE)
+    first = float(found[1]) / _SECONDS[found[2]]
+    last = float(found[3]) / _SECONDS[found[4]] if found[3] else first
+    if max(first, last) > MOST_PER_SECOND:
+        raise _bad(value, f"must be at most {MOST_PER_SECOND}/s")
+    return first, last
+
+
+_Rate = Annotated[float, Field(ge=0)]
+
+Rates = Annotated[
+    tuple[_Rate, _Rate],
+    BeforeValidator(_rates),
+    WithJsonSchema({"type": "string", "pattern": RATES, "description": _RATES_RULE}, mode="validation"),
+]
+"""A rate that holds, or goes straight from one to another; the first and the last, events per second, once read."""
 
 Increase = Annotated[
     float,

@@ -16,11 +16,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from experiments.core.errors import ExperimentError
+from experiments.core.quantities import DURATION
 from experiments.core.semantics import Problem, semantic_problems
 from experiments.core.spec import Experiment
 
 CATALOGUE = Path(__file__).resolve().parent.parent
 """Where the experiments that we ship lie."""
+
+_MAX_VALUES = 100_000
+"""An experiment has some hundred values; aliases let a small file stand for thousands of millions."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ def find(name_or_file: str) -> Path:
     as_file = Path(name_or_file)
     if as_file.is_file():
         return as_file.resolve()
+    if as_file.is_dir():
+        raise ExperimentError(f"{name_or_file}: is a folder; must be an experiment file; name the .yaml file in it.")
     shipped = {path.stem: path for path in catalogue()}
     if name_or_file in shipped:
         return shipped[name_or_file]
@@ -86,6 +92,25 @@ def from_mapping(raw: Mapping[str, Any], where: str) -> Experiment:
     return _validated(raw, where, from_file=False)
 
 
+def parse(path: Path) -> Any:
+    """A YAML file as values that know their lines, for `refusal`.
+
+    Raises:
+        ExperimentError: it cannot be read.
+    """
+    return _parse(path)
+
+
+def refusal(error: ValidationError, raw: Any, where: str) -> ExperimentError:
+    """What pydantic found wrong with the values of `parse`, a line for each mistake."""
+    problems = [Problem(tuple(detail["loc"]), _rule(detail)) for detail in error.errors()]
+    return ExperimentError("\n".join(_lines(problems, raw, where)))
+
+
+def _rule(detail: ErrorDetails) -> str:
+    return "unknown key; leave it out." if detail["type"] == "extra_forbidden" else _explain(detail)
+
+
 def to_mapping(experiment: Experiment) -> dict[str, Any]:
     """The experiment as JSON-ready values in base units; `from_mapping` reads it back to an equal one."""
     dumped: dict[str, Any] = experiment.model_dump(mode="json", by_alias=True)
@@ -113,10 +138,20 @@ def _allow_short_forms(schema: dict[str, Any]) -> None:
     definitions["Route"] = {"anyOf": [text, rules, definitions["Route"], weights]}
     definitions["TextMatch"] = {"anyOf": [text, definitions["TextMatch"]]}
     definitions["LatencyClaim"] = {"anyOf": [text, definitions["LatencyClaim"]]}
+    _allow_short_loads(definitions, text)
     headers = {"type": "object", "additionalProperties": {"$ref": "#/$defs/TextMatch"}}
     rule = definitions["Rule"]["properties"]
     rule["to"] = {"anyOf": [text, weights]}
     rule["when"] = {"anyOf": [headers, {"$ref": "#/$defs/When"}, rule["when"]]}
+
+
+def _allow_short_loads(definitions: dict[str, Any], text: dict[str, Any]) -> None:
+    """A list of steps is a load, and one step may stand among a load's settings."""
+    steps = {"type": "array", "items": {"$ref": "#/$defs/Step"}, "minItems": 1}
+    settings = definitions["Load"]["properties"]
+    settings["arrivals"] = {**definitions["Step"]["properties"]["arrivals"], "default": "8/s"}
+    settings["for"] = {**text, "pattern": DURATION}
+    definitions["Load"] = {"anyOf": [steps, definitions["Load"]]}
 
 
 def _change(raw: Any, change: str) -> None:
@@ -139,18 +174,44 @@ def _change(raw: Any, change: str) -> None:
 def _parse(path: Path) -> Any:
     """The file as ruamel's round-trip values, which know their lines."""
     try:
-        return YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        parsed = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ExperimentError(f"{path}:1: is nested too deeply to be an experiment; unfold it.") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = " ".join(str(error.problem).split())
         raise ExperimentError(f"{path}:{line}: not readable as YAML: {problem}; mend the YAML there.") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}:1: not readable as YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ExperimentError(f"{path}:1: is not UTF-8 text ({error.reason}); save it as UTF-8.") from error
+    except YAMLError as error:
+        raise ExperimentError(
+            f"{path}:1: not readable as YAML: {' '.join(str(error).split())}; mend the YAML there."
+        ) from error
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read: {error.strerror}; check the path and permissions.") from error
+    _refuse_monstrous(parsed, path)
+    return parsed
+
+
+def _refuse_monstrous(parsed: Any, path: Path) -> None:
+    """Raise where aliases unfold without end, before anything tries to walk through or print it all."""
+    level, count = [parsed], 0
+    while level:
+        count += len(level)
+        if count > _MAX_VALUES:
+            raise ExperimentError(
+                f"{path}:1: unfolds to more than {_MAX_VALUES:,} values, an experiment has hundreds; drop the aliases."
+            )
+        level = [value for each in level if isinstance(each, (Mapping, list)) for value in _values(each)]
+
+
+def _values(container: Any) -> Sequence[Any]:
+    return list(container.values()) if isinstance(container, Mapping) else container
 
 
 def _validated(raw: Any, where: str, *, from_file: bool) -> Experiment:
+    if raw is None:
+        raise ExperimentError(f"{where}:1: is empty; must have arms, payloads and phases; see experiments/digits.yaml.")
     if not isinstance(raw, Mapping):
         raise ExperimentError(f"{where}:1: an experiment is a mapping with arms, payloads and phases; this is not one.")
     problems = list(semantic_problems(raw))
@@ -171,6 +232,8 @@ def _lines(problems: Sequence[Problem], raw: Any, where: str) -> list[str]:
 
 def _schema_problems(error: ValidationError) -> Iterator[Problem]:
     for detail in error.errors():
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # nothing is missing: pydantic counts only the elements that were valid
         yield Problem(tuple(detail["loc"]), _explain(detail))
 
 
@@ -228,9 +291,10 @@ def _line_of(raw: Any, loc: tuple[int | str, ...]) -> int:
     for part in loc:
         position = getattr(raw, "lc", None)
         if isinstance(raw, Mapping) and part in raw:
-            line = position.key(part)[0] + 1 if position else line
+            # A value that was put in the file's place, or added to it, has no line there.
+            line = position.key(part)[0] + 1 if position and part in position.data else line
         elif isinstance(raw, Sequence) and not isinstance(raw, str) and isinstance(part, int) and part < len(raw):
-            line = position.item(part)[0] + 1 if position else line
+            line = position.item(part)[0] + 1 if position and part in position.data else line
         else:
             continue  # a step of pydantic's own, such as the canonical form's `rules`
         raw = raw[part]
@@ -238,4 +302,5 @@ def _line_of(raw: Any, loc: tuple[int | str, ...]) -> int:
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "experiment"
+    """The path as its writer knows it: pydantic names the member of a union by its type, as `tuple[str, ...]`."""
+    return ".".join(str(part) for part in loc if not str(part).startswith("tuple[")) or "experiment"

@@ -38,6 +38,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     upstream_us: int | None
     pod: str | None
     response_bytes: int
+    first_byte_us: int | None = None  # from the start to the first bytes of the answer
+    attempts: int | None = None  # the proxy's own count of tries, where it sets x-envoy-attempt-count
 
 
 COLUMNS = Row.__struct_fields__
@@ -47,7 +49,8 @@ class ShardHeader(msgspec.Struct, frozen=True, tag="shard", tag_field="kind"):
     """Who wrote a shard, for which run, on which clock.
 
     `origin_us` is time zero of the schedule: warm-up is counted from there. `mode` is `open` (a schedule) or `closed`
-    (users that wait for their answers).
+    (users that wait for their answers). `client` is the process as Locust names it. `clock_offset_us` was added to this
+    machine's clock so that it agrees with the master's, to within `clock_uncertainty_us`.
     """
 
     schema: int
@@ -63,12 +66,19 @@ class ShardHeader(msgspec.Struct, frozen=True, tag="shard", tag_field="kind"):
     mode: str = "open"
     worker: int = 0
     workers: int = 1
+    client: str = ""
+    slots: int | None = None
+    clock_offset_us: int = 0
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="kind", omit_defaults=True):
     """The state of a load process, about once a second.
 
     `watermark_us` is the start of the oldest request still in flight, or the time of the beat if there is none.
+    `cpu` is the share of one core that the process used since the beat before, `lag_us` the longest that its event loop
+    kept something waiting. Counted from the start: `sent`; `starved`, the arrivals that found every slot busy;
+    `queued`, the requests that waited for one of a limited number of connections. `wall_us` is how far the wall clock
+    has moved away from the clock of the shard.
     """
 
     at_us: int
@@ -78,6 +88,10 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="kind", omit_defau
     cpu: float | None = None
     lag_us: int | None = None
     workers: int = 1
+    sent: int | None = None
+    starved: int = 0
+    queued: int = 0
+    wall_us: int = 0
 
 
 class Trailer(msgspec.Struct, frozen=True, tag="trailer", tag_field="kind"):
@@ -90,6 +104,8 @@ class Trailer(msgspec.Struct, frozen=True, tag="trailer", tag_field="kind"):
     outputs_capped: bool = False
     scheduled: int | None = None
     never_sent: int = 0
+    starved: int = 0
+    queued: int = 0
 
 
 _Meta = ShardHeader | Beat | Trailer
@@ -103,6 +119,9 @@ class Output(msgspec.Struct, frozen=True):
     signature: str
     payload: str
     values: list[float | None]  # None: a value that is no finite number, for which JSON has no word
+
+
+_output_decoder = msgspec.json.Decoder(Output)
 
 
 @dataclass(frozen=True)
@@ -178,12 +197,12 @@ def read_shard(path: Path) -> Shard:
     torn = lines.pop() != b""  # a whole file ends in a newline
     if not lines:
         raise RecordsError(f"{path}:1: no shard header; the file is empty or torn; leave it out of the run directory.")
-    header = _header(path, lines[0])
+    header = decode_header(path, lines[0])
     rows: list[Row] = []
     beats: list[Beat] = []
     trailer: Trailer | None = None
     for number, line in enumerate(lines[1:], start=2):
-        item = _decode(path, number, line)
+        item = decode_line(path, number, line)
         if isinstance(item, Row):
             rows.append(item)
         elif isinstance(item, Beat):
@@ -193,7 +212,12 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, header, rows, beats, trailer, torn)
 
 
-def _decode(path: Path, number: int, line: bytes) -> Row | _Meta:
+def decode_line(path: Path, number: int, line: bytes) -> Row | ShardHeader | Beat | Trailer:
+    """One line of a shard.
+
+    Raises:
+        RecordsError: it is none; the message names it by its number.
+    """
     try:
         return _row_decoder.decode(line) if line[:1] == b"[" else _meta_decoder.decode(line)
     except msgspec.MsgspecError as error:
@@ -202,13 +226,18 @@ def _decode(path: Path, number: int, line: bytes) -> Row | _Meta:
         ) from error
 
 
-def _header(path: Path, line: bytes) -> ShardHeader:
+def decode_header(path: Path, line: bytes) -> ShardHeader:
+    """The first line of a shard.
+
+    Raises:
+        RecordsError: it is another tool's, or of a newer schema.
+    """
     try:
         version = msgspec.json.decode(line, type=dict[str, Any]).get("schema")
     except msgspec.MsgspecError as error:
         raise RecordsError(f"{path}:1: no shard header; is it another tool's file?") from error
     check_schema(path, version)
-    header = _decode(path, 1, line)
+    header = decode_line(path, 1, line)
     if not isinstance(header, ShardHeader):
         raise RecordsError(f"{path}:1: no shard header; is it another tool's file?")
     return header
@@ -230,13 +259,21 @@ def check_schema(path: Path, version: Any) -> None:
 
 def read_outputs(path: Path) -> Iterator[Output]:
     """The distinct outputs of one process; a torn last line is left out."""
-    decoder = msgspec.json.Decoder(Output)
     *lines, _torn = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
-        try:
-            yield decoder.decode(line)
-        except msgspec.MsgspecError as error:
-            raise RecordsError(f"{path}:{number}: damaged line ({error}).") from error
+        yield decode_output(path, number, line)
+
+
+def decode_output(path: Path, number: int, line: bytes) -> Output:
+    """One line of a file of outputs.
+
+    Raises:
+        RecordsError: it is none; the message names it by its number.
+    """
+    try:
+        return _output_decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        raise RecordsError(f"{path}:{number}: damaged line ({error}).") from error
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -247,8 +284,25 @@ class Ending(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Stop(msgspec.Struct, frozen=True):
+    """A phase that ended at a look: its requests count up to the look's watermark, as they did when it was decided.
+
+    `rule` is the sentence that ended it; `outcome` is `decided`, `broken`, `passed` or `held` (the last two: a gate's).
+    """
+
+    phase: str
+    look: int
+    watermark_us: int
+    at_us: int
+    outcome: str
+    rule: str
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`run.json`: the experiment as run, the registered hypotheses, and the circumstances."""
+    """`run.json`: the experiment as run, the registered hypotheses, and the circumstances.
+
+    `stopping` is the rule by which phases could end before their time, fixed before the load; `stops` those that did.
+    """
 
     schema_version: int
     id: str
@@ -263,7 +317,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     notes: list[str] = []
     expectations: dict[str, dict[str, Any]] = {}
     load_started_us: int | None = None
+    load_processes: list[str] = []
     locust_requests: int | None = None
+    stopping: str | None = None
+    stops: list[Stop] = []
     ended: Ending | None = None
 
 

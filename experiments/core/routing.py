@@ -182,7 +182,8 @@ def _shares(route: Mapping[str, Any], subsets: Mapping[str, str], endpoints: Seq
         return Expectation(None, "the route answers by itself and sends nothing to an arm")
     # Whole weights are added before the division: shares of one arm then never sum to more than 1 by rounding.
     sums = dict.fromkeys(subsets.values(), 0)
-    weights = [entry.get("weight", 100 if len(destinations) == 1 else 0) for entry in destinations]
+    # The only destination gets everything, whatever its weight says.
+    weights = [100 if len(destinations) == 1 else entry.get("weight", 0) for entry in destinations]
     total = sum(weights)
     if total <= 0:
         return Expectation(None, "the route's weights sum to 0")
@@ -209,12 +210,27 @@ def _no_arm(destination: Mapping[str, Any]) -> str:
     return "the Service balances over the endpoints of several arms; no share is configured"
 
 
+def _full_match(pattern: str, value: str) -> bool:
+    try:
+        return re.fullmatch(pattern, value) is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ExperimentError(f"regex {pattern!r}: is no regular expression: {error}; mend it in the route.") from error
+
+
 _TEXT: dict[str, Callable[[str, str], bool]] = {
     "exact": lambda pattern, value: value == pattern,
     "prefix": lambda pattern, value: value.startswith(pattern),
-    "regex": lambda pattern, value: re.fullmatch(pattern, value) is not None,
+    "regex": _full_match,
 }
 _READ = {"headers", "withoutHeaders", "uri", "ignoreUriCase", "name"}
+_PRESENCE: Mapping[str, str] = {"regex": "*"}
+"""Istio's other way to ask whether a header is there at all."""
+
+_SET_ON_THE_WAY = frozenset(
+    {"accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type"}
+    | {"host", "user-agent", "x-request-id"}
+)
+"""Headers that clients set by themselves; Envoy adds those that begin with `x-forwarded-` and `x-envoy-`."""
 
 
 def _matches(route: Mapping[str, Any], request: Request) -> bool | None:
@@ -227,33 +243,53 @@ def _matches(route: Mapping[str, Any], request: Request) -> bool | None:
 
 
 def _block_matches(block: Mapping[str, Any], request: Request) -> bool | None:
+    """Whether all of its conditions hold; None where none fails, but one cannot be told from the request."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    held = all(_header_matches(matcher, headers.get(name.lower())) for name, matcher in _items(block, "headers"))
-    held = held and not any(
-        _excluded(matcher, headers.get(name.lower())) for name, matcher in _items(block, "withoutHeaders")
-    )
-    held = held and _uri_matches(block, request.path)
-    return held and (None if set(block) - _READ else True)
+    conditions = [_header_holds(name, matcher, headers) for name, matcher in _items(block, "headers")]
+    conditions += [_is_without(name, matcher, headers) for name, matcher in _items(block, "withoutHeaders")]
+    conditions.append(_uri_matches(block, request.path))
+    if False in conditions:
+        return False
+    return None if None in conditions or set(block) - _READ else True
 
 
 def _items(block: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, str]]]:
-    return list((block.get(key) or {}).items())
+    return [(name.lower(), matcher or {}) for name, matcher in (block.get(key) or {}).items()]
 
 
-def _header_matches(matcher: Mapping[str, str] | None, value: str | None) -> bool:
+def _header_holds(name: str, matcher: Mapping[str, str], headers: Mapping[str, str]) -> bool | None:
+    return None if _unknown(name, headers) else _header_matches(matcher, headers.get(name))
+
+
+def _is_without(name: str, matcher: Mapping[str, str], headers: Mapping[str, str]) -> bool | None:
+    """Istio lets a matcher that looks at text see a missing header as an empty one."""
+    if _unknown(name, headers):
+        return None
+    value = headers.get(name) if matcher in ({}, _PRESENCE) else headers.get(name, "")
+    return not _header_matches(matcher, value)
+
+
+def _unknown(name: str, headers: Mapping[str, str]) -> bool:
+    """Whether a header may be there though the sender does not name it."""
+    set_for_it = name in _SET_ON_THE_WAY or name.startswith((":", "x-forwarded-", "x-envoy-"))
+    return set_for_it and name not in headers
+
+
+def _header_matches(matcher: Mapping[str, str], value: str | None) -> bool:
     """An empty matcher asks for presence only."""
-    return value is not None and all(_TEXT[kind](pattern, value) for kind, pattern in (matcher or {}).items())
-
-
-def _excluded(matcher: Mapping[str, str] | None, value: str | None) -> bool:
-    """For `withoutHeaders`, Istio lets a matcher that looks at text see a missing header as an empty one."""
-    return _header_matches(matcher, value or "" if matcher else value)
+    if value is None:
+        return False
+    return matcher == _PRESENCE or all(_TEXT[kind](pattern, value) for kind, pattern in matcher.items())
 
 
 def _uri_matches(block: Mapping[str, Any], path: str) -> bool:
+    """`ignoreUriCase` is for exact and prefix: Envoy passes it over for a regex."""
     fold = str.lower if block.get("ignoreUriCase") else str
     uri: Mapping[str, str] = block.get("uri") or {}
-    return all(_TEXT[kind](fold(pattern) if kind != "regex" else pattern, fold(path)) for kind, pattern in uri.items())
+    return all(
+        _TEXT[kind](pattern, path) if kind == "regex" else _TEXT[kind](fold(pattern), fold(path))
+        for kind, pattern in uri.items()
+    )
 
 
 def route_is_generated(route: Route) -> bool:

@@ -27,6 +27,8 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _arm_sources(raw)
     yield from _cohort_shares(raw)
     yield from _phase_names(raw)
+    yield from _load(raw.get("load"))
+    yield from _gates(raw)
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
             yield from _phase(phase, ("phases", index), arms, [str(c) for c in _mapping(raw.get("cohorts"))])
@@ -73,6 +75,62 @@ def _phase_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(("phases", index, "name"), f"{name!r} is used before; phase names must differ; rename one.")
 
 
+_ENDS_AT_ZERO = re.compile(r"(?:.*\.\.)?\s*0+(?:\.0*)?\s*/\s*\w+\s*")
+
+
+def _load(load: Any) -> Iterator[Problem]:
+    """Steps follow one another: each but the last needs its length, and the last must go on with something."""
+    place, steps = _steps(load)
+    if place == ("load", "steps") and _mapping(load).get("arrivals") is not None and steps:
+        yield Problem(place, "there is load.arrivals too; give one of the two.")
+    if place != ("load", "arrivals") and not steps:
+        yield Problem(place, "has no step; add one such as {arrivals: 5/s, for: 30s}.")
+    for index, step in enumerate(steps[:-1]):
+        if isinstance(step, Mapping) and step.get("for") is None:
+            yield Problem(
+                (*place, index), "has no `for` and would never end; only the last step may have none; add it."
+            )
+    last = _mapping(steps[-1]).get("arrivals") if steps else None
+    if isinstance(last, str) and _ENDS_AT_ZERO.fullmatch(last):
+        at = place if place == ("load", "arrivals") else (*place, len(steps) - 1, "arrivals")
+        yield Problem(at, "the load would end at rate 0; its last rate holds until the end: add a step that goes on.")
+
+
+def _steps(load: Any) -> tuple[tuple[int | str, ...], Sequence[Any]]:
+    """The steps of a load as they stand in the file, and where they stand."""
+    if isinstance(load, (list, tuple)):
+        return ("load",), load
+    settings = _mapping(load)
+    if settings.get("steps"):
+        return ("load", "steps"), _sequence(settings["steps"])
+    ramp = ".." in str(settings.get("arrivals"))
+    return ("load", "arrivals"), [settings] if ramp else []
+
+
+def _gates(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """A gate needs a way back: one phase with `rollback`, the last, which sends everything to the baseline."""
+    phases = [_mapping(phase) for phase in _sequence(raw.get("phases"))]
+    ways_back = [index for index, phase in enumerate(phases) if phase.get("rollback")]
+    gated = [index for index, phase in enumerate(phases) if phase.get("gate")]
+    if gated and not ways_back:
+        yield Problem(
+            ("phases", gated[0], "gate"),
+            "a gate needs a way back; add a last phase with rollback: true that sends everything to the baseline.",
+        )
+    for index in ways_back:
+        place = ("phases", index, "rollback")
+        if not gated:
+            yield Problem(place, "no phase has a gate that could lead here; give one gate: true, or drop this phase.")
+        if index != len(phases) - 1 or index == 0:
+            yield Problem(place, "must be the last phase, after at least one other; move it.")
+        if phases[index].get("gate"):
+            yield Problem(place, "a phase is a gate or the way back, never both; drop one.")
+        baseline = next(iter(_mapping(raw.get("arms"))), None)
+        for _place, weights in _weightings(phases[index].get("route"), ("phases", index, "route")):
+            if any(weight for arm, weight in weights.items() if arm != baseline):
+                yield Problem(place, f"must send everything to the baseline, {baseline!r}; change its route.")
+
+
 def _phase(
     phase: Mapping[str, Any], loc: tuple[int | str, ...], arms: list[str], cohorts: list[str]
 ) -> Iterator[Problem]:
@@ -86,6 +144,7 @@ def _phase(
             if arm in arms and arm not in present and weight:
                 yield Problem(place, f"{arm!r} has weight but is not in this phase's arms; deploy it or drop it.")
     yield from _route_form(phase, loc)
+    yield from _patterns(phase.get("route"), (*loc, "route"))
     yield from _expectations(phase, loc, arms, cohorts)
 
 
@@ -128,6 +187,32 @@ def _route_form(phase: Mapping[str, Any], loc: tuple[int | str, ...]) -> Iterato
             )
     if isinstance(route, (list, tuple)) and not route:
         yield Problem((*loc, "route"), "has no rule; add one.")
+
+
+_NOT_IN_RE2 = re.compile(r"\(\?(?:=|!|<=|<!|P=|>)|\\[1-9]")
+
+
+def _patterns(value: Any, loc: tuple[int | str, ...]) -> Iterator[Problem]:
+    """Every `regex` below a place that Envoy's RE2 would refuse."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key == "regex" and isinstance(each, str):
+                yield from _pattern(each, (*loc, key))
+            else:
+                yield from _patterns(each, (*loc, key))
+    for index, each in enumerate(_sequence(value)):
+        yield from _patterns(each, (*loc, index))
+
+
+def _pattern(pattern: str, loc: tuple[int | str, ...]) -> Iterator[Problem]:
+    found = _NOT_IN_RE2.search(pattern)
+    if found:
+        yield Problem(loc, f"{pattern!r}: {found[0]!r} is not known to RE2, Envoy's regular expressions; do without.")
+        return
+    try:
+        re.compile("" if pattern == "*" else pattern)  # for Istio, * alone asks whether a header is there
+    except (re.error, RecursionError, OverflowError) as error:
+        yield Problem(loc, f"{pattern!r}: is no regular expression: {error}; mend it.")
 
 
 def _expectations(

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from experiments.core.quantities import Increase, PerSecond, Points, Seconds, Share
+from experiments.core.quantities import MOST_PER_SECOND, Increase, PerSecond, Points, Rates, Seconds, Share
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
 """A DNS label: it becomes part of Kubernetes object names."""
@@ -48,6 +48,12 @@ class Cohort(Frozen):
 
     share: Share
     headers: dict[str, str] = Field(default_factory=dict)
+    connections: Annotated[str, Field(pattern=r"^(per-user|per-request|pool:[1-9]\d{0,3})$")] | None = Field(
+        None,
+        description="per-user: each user (in the open loop, each slot) keeps one of its own. per-request: a new one "
+        "each time. pool:N: at most N, kept, in each load process. Default: open loop, as many as requests are in "
+        "flight, kept, the last used first; closed loop, per-user.",
+    )
 
 
 class TextMatch(Frozen):
@@ -126,21 +132,55 @@ class Phase(Frozen):
     name: Name
     route: Annotated[Route, BeforeValidator(_as_route)]
     duration: Seconds = Field(30.0, alias="for", gt=0)
+    gate: bool = Field(
+        default=False,
+        description="Go on to the next phase only once the evidence so far allows it; `for` is the most that it takes.",
+    )
+    rollback: bool = Field(
+        default=False, description="Applied only when a claim breaks in a gated phase; the run ends after it."
+    )
     arms: tuple[Name, ...] | None = Field(None, description="Arms deployed in this phase; all, if left out.")
     expect: dict[str, dict[str, Share]] | None = Field(
         None, description="Cohort to arm to share: the intent, where the route's own file is under suspicion."
     )
 
 
-class Load(Frozen):
-    """Open-loop arrivals: a schedule drawn from a seed, whatever the answers do."""
+class Step(Frozen):
+    """A rate that holds, or a ramp from one rate to another, for a time; without `for`, until the end of the load."""
 
-    arrivals: PerSecond = Field(8.0, gt=0, le=100_000)
+    arrivals: Rates
+    duration: Annotated[Seconds, Field(gt=0)] | None = Field(None, alias="for")
+
+
+class Load(Frozen):
+    """Open-loop arrivals: a schedule drawn from a seed, whatever the answers do.
+
+    `arrivals` is one rate for all of the load; `steps`, in its place, are rates and ramps one after another, counted
+    from the end of warm-up; the last one's rate holds until the end.
+    """
+
+    arrivals: Annotated[PerSecond, Field(gt=0, le=MOST_PER_SECOND)] | None = None
+    steps: tuple[Step, ...] = ()
     pattern: Literal["constant", "poisson"] = "constant"
     warmup: Seconds = Field(5.0, ge=0)
     timeout: Seconds = Field(10.0, gt=0)
     slots: int = Field(64, ge=1, le=10_000, description="Requests that may be in flight at once, over all processes.")
     seed: int = Field(1, ge=0)
+
+    @property
+    def rate(self) -> float:
+        """Arrivals per second where there are no steps; 8 unless the experiment says otherwise."""
+        return 8.0 if self.arrivals is None else self.arrivals
+
+
+def _as_load(value: Any) -> Any:
+    """`[{arrivals: 5/s, for: 30s}, …]` is short for `{steps: …}`, and so is one step beside other settings."""
+    if isinstance(value, (list, tuple)):
+        return {"steps": value}
+    if not isinstance(value, dict) or not ("for" in value or ".." in str(value.get("arrivals"))):
+        return value
+    step = {key: value[key] for key in ("arrivals", "for") if key in value}
+    return {**{key: given for key, given in value.items() if key not in step}, "steps": [step]}
 
 
 class SplitClaim(Frozen):
@@ -193,7 +233,7 @@ class Experiment(Frozen):
     payloads: tuple[str, ...] | DigitsPayloads = Field(..., description="Globs of images or .json request bodies.")
     cohorts: dict[Name, Cohort] = Field(default_factory=lambda: {"everyone": Cohort(share=1.0)}, min_length=1)
     phases: tuple[Phase, ...] = Field(..., min_length=1)
-    load: Load = Load()
+    load: Annotated[Load, BeforeValidator(_as_load)] = Load()
     claims: Claims = Claims()
     attribution: Literal["output", "route-header"] = "output"
     namespace: Name = "tf-serving"
@@ -217,6 +257,16 @@ class Experiment(Frozen):
         """The phase called `name`; raises KeyError."""
         found = {phase.name: phase for phase in self.phases}
         return found[name]
+
+    @property
+    def planned(self) -> tuple[Phase, ...]:
+        """The phases that a run goes through if nothing breaks."""
+        return tuple(phase for phase in self.phases if not phase.rollback)
+
+    @property
+    def rollback(self) -> Phase | None:
+        """The phase that a run goes to when a claim breaks in a gated phase."""
+        return next((phase for phase in self.phases if phase.rollback), None)
 
     def deployed(self, phase: Phase) -> tuple[str, ...]:
         """The arms that are deployed in a phase, in the experiment's order."""

@@ -143,8 +143,8 @@ def _rows(
     chosen: Experiment, truth: Truth, changes: Sequence[journal.Change], random: np.random.Generator
 ) -> list[records.Row]:
     total = sum(phase.duration for phase in chosen.phases)
-    number = int(total * chosen.load.arrivals)
-    gap_us = 1e6 / chosen.load.arrivals
+    number = int(total * chosen.load.rate)
+    gap_us = 1e6 / chosen.load.rate
     names, shares = list(chosen.cohorts), [cohort.share for cohort in chosen.cohorts.values()]
     cohorts = random.choice(names, size=number, p=np.array(shares) / sum(shares))
     applied = np.array([change.applied_us for change in changes])

@@ -17,7 +17,7 @@ from lxml import etree
 
 from analysis import adapters
 from analysis.judge import examine
-from analysis.publish import Subject
+from analysis.publish import subject_of
 from analysis.render import runtime
 from analysis.render.annotations import render_annotations
 from analysis.render.html import LIMIT_BYTES, render_html
@@ -70,7 +70,7 @@ def subjects(tmp_path_factory):
     made = {}
     for kind, (truth, layout) in BASE_KINDS.items():
         folder = tmp_path_factory.mktemp("runs") / kind.replace(" ", "-")
-        made[kind] = Subject(examine(write_run(folder, truth=truth, layout=layout)))
+        made[kind] = subject_of(examine(write_run(folder, truth=truth, layout=layout)))
     return made
 
 

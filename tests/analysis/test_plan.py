@@ -6,11 +6,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from analysis.plan import latency_chance, plan
+from analysis.findings import SHOWN
+from analysis.judge import judge
+from analysis.plan import plan
+from analysis.plan.command import probability
+from analysis.plan.designs import compare
+from analysis.plan.history import SPREAD, History, batch_variance, newest
+from analysis.plan.outlook import chance_at, multiple_of
+from analysis.plan.power import split_chance
+from analysis.plan.setting import expected, setting
+from analysis.split import Counts, judge_counts
 from analysis.stats.bins import bin_of
-from analysis.stats.exceedances import Histogram, quantile_ratio
+from analysis.stats.exceedances import Histogram
 from experiments.core import hypotheses, reading
-from tests.analysis.synthetic import experiment
+from experiments.core.errors import ExperimentError
+from tests.analysis.synthetic import Truth, experiment, write_run
 
 
 def test_hypotheses_survive_json():
@@ -44,31 +54,107 @@ def test_cohorts_are_pooled_by_what_they_expect():
 
 
 @pytest.mark.parametrize("name", [path.stem for path in reading.catalogue()])
-def test_the_catalogue_can_decide_its_required_claims(name):
-    outlook = plan(reading.load(name).experiment)
+def test_the_catalogue_can_decide_its_required_claims(name, tmp_path):
+    outlook = plan(reading.load(name).experiment, runs=tmp_path)
     assert outlook.undecidable == ()
 
 
-def test_a_load_that_is_too_small_is_told_with_what_it_takes():
-    outlook = plan(experiment(load={"arrivals": 1.0, "warmup": 5.0}))
+def test_a_load_that_is_too_small_is_told_with_what_it_takes(tmp_path):
+    outlook = plan(experiment(load={"arrivals": 1.0, "warmup": 5.0}), runs=tmp_path)
     assert outlook.undecidable
     assert all(one.seconds and one.seconds > 1 for one in outlook.undecidable)
     assert "expect hold" in outlook.lines()[-1]
 
 
-def test_the_normal_limit_of_latency_agrees_with_the_test_itself():
-    registered = hypotheses.hypotheses(experiment(claims={"latency": {"p50": {"margin": 0.15}}}))
-    claim, random = registered.latency[0], np.random.default_rng(3)
-    canary, baseline, batches = 150, 350, 20
+def one_phase(**claims):
+    """A split of 70/30 alone, small enough that its claims are shown in some runs and not in others."""
+    phases = [{"name": "split", "route": {"old": 70, "new": 30}, "for": 40.0}]
+    return experiment(phases=phases, load={"arrivals": 8.0, "warmup": 0.0}, claims=claims)
 
-    def arm(n):
-        values = 50_000 * np.exp(0.5 * random.standard_normal(n))
-        bins, columns = np.unique(bin_of(values), return_inverse=True)
-        counts = np.zeros((batches, bins.size), dtype=np.int64)
-        np.add.at(counts, (random.integers(0, batches, n), columns), 1)
-        return Histogram(bins, counts)
 
-    shown = [quantile_ratio(arm(canary), arm(baseline), 0.5).p_below(1.15) <= 0.05 for _ in range(300)]
-    expected = latency_chance(claim, (canary, baseline, batches), 0.5, 0.05)
-    assert 0.3 < expected < 0.95
-    assert np.mean(shown) == pytest.approx(expected, abs=0.15)
+CLOSE = one_phase(split={"tolerance": 0.095}, errors={"max_increase": 0.06}, latency={"p50": {"margin": 0.24}})
+
+
+def test_the_exact_power_of_the_split_agrees_with_drawn_runs():
+    here = setting(CLOSE, History(), 0.9, 100)
+    claim, random = here.registered.split[0], np.random.default_rng(5)
+    n, draws = round(expected(here, "split", list(CLOSE.cohorts))), 400
+    counts = (random.multinomial(n, list(claim.shares.values())).tolist() for _ in range(draws))
+    shown = [judge_counts(Counts(tuple(claim.shares), (tuple(one),), (0.0,)), claim, here.registered) for one in counts]
+    chance = split_chance(here, claim, 1.0).value
+    assert 0.2 < chance < 0.95
+    error = math.sqrt(chance * (1 - chance) / draws)
+    assert np.mean([one.shown for one in shown]) == pytest.approx(chance, abs=3 * error)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_predicted_powers_are_those_of_the_judge(tmp_path):
+    """Whole run directories, drawn and judged: every claim is shown as often as the plan said, within 3 s.e."""
+    here = setting(CLOSE, History(), 0.9, 600)
+    truth, runs = Truth(sigma=SPREAD, failing={"old": 0.0, "new": 0.0}, effective_us=3_000_000), 40
+    seen = dict.fromkeys((claim.id for claim in here.claims), 0)
+    for seed in range(runs):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for claim in judge(write_run(folder, CLOSE, truth, seed=seed)).claims:
+            seen[claim.id] += claim.state == SHOWN
+    for claim in here.claims:
+        chance = chance_at(here, claim, 1.0)
+        error = math.hypot(math.sqrt(max(chance.value * (1 - chance.value), 1 / runs) / runs), chance.error)
+        assert seen[claim.id] / runs == pytest.approx(chance.value, abs=3 * error), claim.id
+
+
+def test_what_is_said_to_be_needed_gives_the_power_that_was_asked_for():
+    here = setting(CLOSE, History(), 0.8, 100)
+    for claim in (*here.registered.split, *here.registered.latency):
+        multiple = multiple_of(here, claim)
+        assert chance_at(here, claim, multiple).value == pytest.approx(0.8, abs=0.12)
+
+
+@pytest.mark.slow
+def test_more_canary_is_cheaper_and_the_bottleneck_is_named():
+    phases = [{"name": "split", "route": {"old": 90, "new": 10}, "for": 60.0}]
+    claims = {"latency": {"p50": {"margin": 0.2}}}
+    chosen = experiment(phases=phases, load={"arrivals": 50.0, "warmup": 0.0}, claims=claims)
+    found = compare(setting(chosen, History(), 0.9, 60))
+    assert found.cheapest.weight >= 30
+    assert found.cheapest.seconds < 0.6 * found.planned.seconds
+    assert found.planned.bottleneck in {"latency/new/p50", "errors/new"}
+
+
+@pytest.mark.slow
+def test_an_earlier_run_lends_its_variance(tmp_path):
+    spread = {}
+    for sigma in (0.2, 0.8):
+        folder = tmp_path / "runs" / "synthetic"
+        run = write_run(tmp_path / str(sigma), truth=Truth(sigma=sigma, failing={"old": 0.01, "new": 0.01}))
+        folder.mkdir(parents=True, exist_ok=True)
+        place = folder / f"20260101T00000{int(10 * sigma)}Z-aaaa"
+        run.path.rename(place)
+        past = newest(tmp_path / "runs", "synthetic", quick=True)
+        assert past.told == place.name
+        assert past.failing["old"] == pytest.approx(0.01, abs=0.006)
+        here = setting(experiment(), past, 0.8, 60)
+        spread[sigma] = multiple_of(here, here.registered.latency[0])
+    assert spread[0.8] > 2 * spread[0.2]
+
+
+def test_wandering_latency_is_found_and_takes_more_time():
+    random, batches, n = np.random.default_rng(2), 40, 200
+    shifts = 0.1 * random.standard_normal(batches)
+    logs = 0.3 * random.standard_normal((batches, n)) + shifts[:, None]
+    bins = bin_of(50_000 * np.exp(logs))
+    cells, columns = np.unique(bins, return_inverse=True)
+    counts = np.zeros((batches, cells.size), dtype=np.int64)
+    np.add.at(counts, (np.repeat(np.arange(batches), n), columns.ravel()), 1)
+    assert batch_variance(Histogram(cells, counts), 0.5) == pytest.approx(0.01, rel=0.5)
+    counts = np.zeros_like(counts)
+    np.add.at(counts, (np.tile(np.arange(batches), n), np.sort(columns.ravel())), 1)  # the same values in every batch
+    assert batch_variance(Histogram(cells, counts), 0.5) == 0.0
+
+
+@pytest.mark.parametrize("power", ["much", "40%", "100%", "-0.9"])
+def test_a_power_that_cannot_be_asked_for_is_refused(power):
+    with pytest.raises(ExperimentError, match="must be a chance from 50% to"):
+        probability(power)

@@ -1,11 +1,13 @@
+import itertools
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from experiments.core import reading
+from experiments.core import profile, reading
 from experiments.core.errors import ExperimentError
 
 GOOD = """\
@@ -67,6 +69,34 @@ def test_a_run_file_reads_back_to_an_equal_experiment(write):
     assert reading.experiment_hash(again) == reading.experiment_hash(experiment)
 
 
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("{arrivals: 5/s..50/s, for: 60s, warmup: 2s}", "{steps: [{arrivals: 5/s..50/s, for: 60s}], warmup: 2s}"),
+        ("[{arrivals: 5/s, for: 30s}, {arrivals: 120/min}]", "{steps: [{arrivals: 5/s, for: 30s}, {arrivals: 2/s}]}"),
+        ("{}", "{arrivals: null}"),
+    ],
+)
+def test_short_forms_of_a_load_mean_the_long_ones(write, short, long):
+    loads = [
+        reading.load(write(re.sub("(?m)^load: .*$", lambda _, text=text: f"load: {text}", GOOD))).experiment.load
+        for text in (short, long)
+    ]
+    assert loads[0] == loads[1]
+
+
+def test_phases_expect_the_requests_of_their_part_of_a_ramp(write):
+    text = re.sub("(?m)^load: .*$", "load: {arrivals: 0/s..60/s, for: 60s, warmup: 10s}", GOOD)
+    experiment = reading.load(write(text)).experiment
+    seconds = [phase.duration for phase in experiment.phases]
+    edges = [sum(seconds[:index]) for index in range(len(seconds) + 1)]
+    # The rate is t for a minute and 60 after: its integral is t²/2, then straight on.
+    until = [edge**2 / 2 if edge <= 60 else 1800 + 60 * (edge - 60) for edge in edges]
+    expected = [b - a for a, b in itertools.pairwise(until)]
+    assert [profile.expected_requests(experiment, phase) for phase in experiment.phases] == pytest.approx(expected)
+    assert profile.mean_rate(experiment) == pytest.approx(sum(expected) / sum(seconds))
+
+
 def test_any_change_of_meaning_changes_the_hash(write):
     before = reading.experiment_hash(reading.load(write(GOOD)).experiment)
     after = reading.experiment_hash(reading.load(write(GOOD.replace("30}", "31}"))).experiment)
@@ -108,6 +138,13 @@ def test_every_mistake_is_reported_at_once_with_its_line(write):
         ("arrivals: 8/s", "arrivals: 0/s", 14, "greater than 0"),
         ("resnet101: 0}", "resnet101: -5}", 10, "greater than or equal to 0"),
         ("name: dark-launch", "name: Dark Launch", 10, "should match pattern"),
+        ("arrivals: 8/s", "arrivals: 900000/s", 14, "less than or equal to 100000"),
+        ("arrivals: 8/s", "arrivals: 8/s..900000/s, for: 9s", 14, "must be at most 100000/s"),
+        ("arrivals: 8/s", "arrivals: 8/s..9, for: 9s", 14, "a ramp such as 5/s..50/s"),
+        ("arrivals: 8/s", "arrivals: 8/s..0/s, for: 9s", 14, "the load would end at rate 0"),
+        ("arrivals: 8/s", "steps: [{arrivals: 1/s}, {arrivals: 2/s}]", 14, "only the last step may have none"),
+        ("arrivals: 8/s", "arrivals: 8/s, steps: [{arrivals: 2/s}]", 14, "give one of the two"),
+        ("share: 80%", "share: 80%, connections: pool:0", 7, "should match pattern"),
     ],
 )
 def test_a_broken_rule_is_named_with_its_line(write, old, new, line, says):
@@ -127,7 +164,7 @@ def test_a_share_above_100_percent_is_two_mistakes(write):
     [
         ("a: [1, 2", ":1: not readable as YAML"),
         ("a: 1\na: 2\n", 'found duplicate key "a"'),
-        ("", "is a mapping with arms"),
+        ("", "is empty; must have arms"),
         ("- 1\n- 2\n", "is a mapping with arms"),
         ("\x00", "not readable as YAML"),
     ],
@@ -171,3 +208,48 @@ def test_the_schema_refuses_what_reading_refuses(write):
     bad = YAML(typ="safe").load(Path(write(GOOD.replace("share: 80%", "share: 80"))))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, reading.json_schema())
+
+
+def test_aliases_that_unfold_without_end_are_refused_before_they_are_walked(write):
+    levels = "".join(f"x{n + 1}: &x{n + 1} [{', '.join([f'*x{n}'] * 9)}]\n" for n in range(12))
+    assert problems_of(write(f"x0: &x0 [1]\n{levels}arms: *x12\n")) == [
+        "1: unfolds to more than 100,000 values, an experiment has hundreds; drop the aliases."
+    ]
+
+
+def test_a_folder_and_text_of_another_encoding_are_named_as_such(tmp_path):
+    with pytest.raises(ExperimentError, match="is a folder; must be an experiment file"):
+        reading.load(str(tmp_path))
+    other = tmp_path / "other.yaml"
+    other.write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(ExperimentError, match=r"other\.yaml:1: is not UTF-8 text .*; save it as UTF-8\."):
+        reading.load(str(other))
+
+
+def test_a_mistake_inside_the_only_phase_is_not_called_a_missing_phase(write):
+    text = GOOD[: GOOD.index("  - {name: split")] + "load: {arrivals: 8/s}\n"
+    assert [line.partition(" ")[2] for line in problems_of(write(text.replace("name: dark-launch", "name: Dark")))] == [
+        "phases.0.name: 'Dark': String should match pattern '^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$'; mend it."
+    ]
+
+
+def test_a_changed_value_that_the_file_lacks_is_refused_like_any_other(write):
+    with pytest.raises(ExperimentError, match=r"1: name: '\.\./x': String should match"):
+        reading.load(write(GOOD), ["name=../x"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(", "'(': is no regular expression: missing ), unterminated subpattern at position 0; mend it."),
+        ("(?=a)b", "'(?=a)b': '(?=' is not known to RE2, Envoy's regular expressions; do without."),
+        (r"(a)\1", r"""'(a)\\1': '\\1' is not known to RE2, Envoy's regular expressions; do without."""),
+    ],
+)
+def test_a_regex_that_envoy_would_refuse_is_refused_with_its_line(write, pattern, says):
+    text = GOOD.replace("{user-group: canary}, to:", "{user-group: {regex: '" + pattern + "'}}, to:")
+    assert problems_of(write(text)) == [f"13: phases.2.route.0.when.user-group.regex: {says}"]
+
+
+def test_a_duration_beyond_all_numbers_is_refused(write):
+    assert "must be a duration" in problems_of(write(GOOD.replace("for: 60s", f"for: {'9' * 400}s")))[0]

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.core.errors import ExperimentError
 from experiments.core.routing import (
     Expectation,
     Request,
@@ -168,3 +169,42 @@ def test_shares_sum_to_one_or_there_are_none_with_a_reason(http, headers):
         assert math.isclose(sum(found.shares.values()), 1)
         assert all(0 <= share <= 1 for share in found.shares.values())
         assert set(found.shares) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("match", "headers", "expected"),
+    [
+        # For Istio `*` alone asks for presence (route.go, metadataMatcherFromStringMatch); as a regex it is none.
+        ({"headers": {"h": {"regex": "*"}}}, {"h": ""}, "b"),
+        ({"headers": {"h": {"regex": "*"}}}, {}, "a"),
+        ({"withoutHeaders": {"h": {"regex": "*"}}}, {"h": ""}, "a"),
+        ({"withoutHeaders": {"h": {"regex": "*"}}}, {}, "b"),
+    ],
+)
+def test_a_star_asks_whether_a_header_is_there(match, headers, expected):
+    assert arm_of([when(match), TO_A], **headers) == expected
+
+
+def test_ignoring_case_is_for_paths_and_prefixes_envoy_passes_it_over_for_a_regex():
+    http = [when({"uri": {"regex": "/V1/.*"}, "ignoreUriCase": True}), TO_A]
+    assert expected_shares(http, Request("/V1/x"), SUBSETS, []).shares == {"a": 0, "b": 1}
+    assert expected_shares(http, Request("/v1/x"), SUBSETS, []).shares == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize("name", [":authority", "User-Agent", "x-forwarded-for"])
+def test_a_header_that_is_set_on_the_way_decides_nothing_unless_the_cohort_sends_it(name):
+    http = [when({"headers": {name: {"exact": "x"}}}), TO_A]
+    found = expected_shares(http, Request("/"), SUBSETS, [])
+    assert found.shares is None
+    assert "does not determine" in found.reason
+    assert expected_shares(http, Request("/", {name: "x"}), SUBSETS, []).shares == {"a": 0, "b": 1}
+
+
+def test_the_only_destination_gets_all_whatever_its_weight():
+    only = {"route": [{"destination": {"host": "s", "subset": "b"}, "weight": 0}]}
+    assert expected_shares([only], Request("/"), SUBSETS, []).shares == {"a": 0, "b": 1}
+
+
+def test_a_route_file_with_a_regex_that_is_none_is_refused():
+    with pytest.raises(ExperimentError, match=r"regex '\(': is no regular expression"):
+        expected_shares([when({"headers": {"h": {"regex": "("}}})], Request("/", {"h": "x"}), SUBSETS, [])

@@ -131,3 +131,36 @@ def test_an_image_that_is_none_is_one_clear_line(run, tmp_path):
     code, out, err = run("payload", tmp_path / "x.jpg")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "x.jpg" in err
+
+
+def test_images_of_one_stem_do_not_overwrite_each_other(run, image, tmp_path):
+    other = tmp_path / "grey.jpg"
+    Image.fromarray(np.full((30, 40, 3), 7, dtype=np.uint8)).save(other)
+    folder = tmp_path / "bodies"
+    assert run("payload", image, other, "-o", folder, "--size", "2")[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["grey-2.json", "grey.json"]
+    assert (folder / "grey.json").read_bytes() != (folder / "grey-2.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arm", "says"),
+    [
+        ("saved_model: empty", "empty: holds no saved_model.pb, nor does a numbered folder in it; name a SavedModel."),
+        ("saved_model: gone", "gone: no such model; name a .keras file or a SavedModel directory that is there."),
+        ("keras: junk.keras", "junk.keras: is no .keras file, which is a zip archive; save the model anew."),
+        ("digits: {}", "bad.json: is no request body; a body is {BODY}; mend it or leave it out."),
+    ],
+)
+def test_what_can_be_seen_without_tensorflow_is_refused_before_it_is_started(run, tmp_path, arm, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "junk.keras").write_text("junk")
+    (tmp_path / "bad.json").write_text("[1]" if arm.startswith("digits") else '{"instances": [1]}')
+    text = f"arms: {{a: {{{arm}}}, b: {{digits: {{seed: 2}}}}}}\npayloads: ['*.json']\n"
+    (tmp_path / "e.yaml").write_text(text + "phases: [{name: p, route: a}]\n")
+    said = says.replace("{BODY}", '{"instances": [...]} or {"inputs": ...}')
+    assert run("export", tmp_path / "e.yaml") == (2, "", f"{tmp_path}/{said}\n")
+
+
+def test_a_wrong_word_is_one_line_that_names_the_help(run):
+    assert run("up") == (2, "", "python -m deploy up: Missing argument 'EXPERIMENT'; see: python -m deploy up --help\n")
+    assert run("splat") == (2, "", "python -m deploy: No such command 'splat'; see: python -m deploy --help\n")

@@ -12,6 +12,7 @@ from deploy.asking import ask
 from deploy.embedded import admin
 from deploy.embedded.bootstrap import EnvoyFiles, arguments, bootstrap
 from deploy.embedded.gateway import VERSION_HOST, translate
+from deploy.embedded.logs import keep_bounded
 from deploy.manifests import manifests
 from experiments.core import reading
 from experiments.core.errors import StackError
@@ -396,3 +397,20 @@ def test_the_predict_path_of_the_client_is_the_one_that_is_matched(gateway):
     gateway.apply(with_http([{"match": [{"uri": {"exact": predict_path("m")}}], "route": [to("b")]}]))
     assert gateway.arm(predict_path("m")) == "b"
     assert ask(f"{gateway.url}/v1/models/m").status == 404
+
+
+def test_the_access_log_is_put_aside_when_it_is_large_and_no_line_is_lost(gateway):
+    files = gateway.files
+
+    def logged(path):
+        return sum(line.count("/logged/") for line in path.read_text().splitlines()) if path.exists() else 0
+
+    before = logged(files.access_log)
+    for number in range(20):
+        gateway.ask(f"/logged/{number}")
+        if number == 10:
+            assert not keep_bounded(files, largest=10**9)
+            assert keep_bounded(files, largest=1)
+            assert admin.wait_for(files.access_log.exists, 5)
+    assert admin.wait_for(lambda: logged(files.access_log) + logged(files.access_log_before) == before + 20, 5)
+    assert logged(files.access_log) > 0

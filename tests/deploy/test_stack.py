@@ -389,3 +389,27 @@ def test_a_stack_whose_owner_is_killed_goes_down(digits_home, left_over):
         owner.kill()
         owner.communicate()
         embedded.down("aa")
+
+
+def test_while_a_run_has_the_stack_nobody_else_changes_its_routes(up):
+    code = (
+        "import sys, time; from deploy.embedded import stack\n"
+        "with stack.reserved('digits'): print('mine', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=CHECKOUT)
+    try:
+        assert holder.stdout.readline() == b"mine\n"
+        said = f"digits: a run (pid {holder.pid}) uses its stack, and one at a time may change its routes"
+        for attempt in (lambda: embedded.route("digits", "split"), lambda: embedded.up(reading.load("digits"))):
+            with pytest.raises(StackError) as refused:
+                attempt()
+            assert str(refused.value).startswith(said)
+        with pytest.raises(StackError, match=f"pid {holder.pid}"), embedded.reserved("digits"):
+            pass
+    finally:
+        holder.kill()  # the kernel gives the reservation back
+        holder.communicate()
+    with embedded.reserved("digits"):
+        assert embedded.route("digits", "split").phase == "split"
+    assert embedded.trouble("digits") is None
+    assert up.target == "embedded"

@@ -12,7 +12,12 @@ import pytest
 from experiments.core import records
 from experiments.core.home import CHECKOUT
 
-SHORT = ("--set", "load.warmup=1s", "--set", "phases.0.for=3s", "--set", "phases.1.for=8s", "--set", "phases.2.for=3s")
+# Eight seconds on a busy machine say little of latency: here it must neither break nor be required.
+LENIENT = "claims.latency={p50: {margin: +900%, required: false}}"
+SHORT = (
+    "--set", "load.warmup=1s", "--set", "phases.0.for=3s", "--set", "phases.1.for=8s", "--set", "phases.2.for=3s",
+    "--set", LENIENT,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,13 @@ class Place:
         return self.finish(self.start(*arguments), timeout)
 
     def await_rows(self, at_least=100, timeout=90):
-        """Wait until the load has recorded something."""
+        """Wait until the load has recorded that many requests; returns how many."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             for shard in self.runs.glob("*/*/requests-*.jsonl"):
-                if shard.read_bytes().count(b"\n") > at_least:
-                    return
+                rows = len(records.read_shard(shard).rows) if shard.stat().st_size else 0
+                if rows >= at_least:
+                    return rows
             time.sleep(0.1)
         raise TimeoutError("no rows")
 

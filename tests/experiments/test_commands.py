@@ -24,7 +24,7 @@ def test_list_names_what_can_be_run_from_any_folder(tmp_path):
     done = run("list", cwd=tmp_path)
     assert done.returncode == 0
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == ["aa", "digits", "lab", "quickstart"]
+    assert names == ["aa", "digits", "lab", "quickstart", "ramp"]
 
 
 def test_schema_prints_the_committed_schema():
@@ -48,6 +48,7 @@ def test_a_stale_schema_is_refused(tmp_path):
         (["run"], "Missing argument"),
         (["run", "digits", "--target", "moon"], "'moon' is not"),
         (["run", "digits", "--set", "load.arrivals=fast"], "must be a rate such as 8/s"),
+        (["run", "digits", "--at-most", "soon"], "must be a duration such as"),
         (["fly"], "No such command"),
         (["selftest", "--only", "nothing"], "must be one of swapped, leak, impostor, slower, failing"),
     ],

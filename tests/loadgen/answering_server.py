@@ -81,6 +81,7 @@ class Answering:
             "content-type: application/json",
             f"x-splitproof-route: split/{arm}",
             "x-envoy-upstream-service-time: 7",
+            *(["x-envoy-attempt-count: 2"] if self.options.behaviour == "retried" else []),
             f"content-length: {len(body)}",
             *(["location: /elsewhere"] if status == 302 else []),
         ]
@@ -92,7 +93,7 @@ def tell(file: Path, port: int) -> None:
 
 
 async def main(options: argparse.Namespace) -> None:
-    server = await asyncio.start_server(Answering(options).serve, "127.0.0.1", 0, limit=2**20)
+    server = await asyncio.start_server(Answering(options).serve, "127.0.0.1", 0, limit=2**20, backlog=4096)
     port = server.sockets[0].getsockname()[1]
     tell(Path(options.port_file), port)
     async with server:
@@ -106,5 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--failure-rate", type=float, default=0.0)
     parser.add_argument("--width", type=int, default=10)
-    parser.add_argument("--behaviour", default="well", choices=["well", "close", "reset", "garbage", "redirect"])
+    parser.add_argument(
+        "--behaviour", default="well", choices=["well", "close", "reset", "garbage", "redirect", "retried"]
+    )
     asyncio.run(main(parser.parse_args()))

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.judge import judge
 from experiments.core import reading, records
 from experiments.core.home import CHECKOUT
+from experiments.core.profile import steady
 from loadgen.schedule import Schedule, arrivals
 
 SHARES = {"everyone": 0.75, "canary-users": 0.25}
@@ -46,7 +48,7 @@ def test_every_prediction_is_recorded_and_sent_as_scheduled(server, load):
         assert there.group == ("canary" if row.cohort == "canary-users" else "-")
         assert (row.error, row.signature is None) == (("http_5xx", True) if there.status == 503 else (None, False))
     # The rows are the schedule.
-    drawn = arrivals(Schedule(100, "poisson", 5, SHARES, ("cat", "dog", "owl")))
+    drawn = arrivals(Schedule(steady(100), "poisson", 5, SHARES, ("cat", "dog", "owl")))
     origin = shard.header.origin_us
     for arrival, row in zip(drawn, sorted(shard.rows, key=lambda row: row.sequence), strict=False):
         assert (row.sequence, row.cohort, row.payload) == (arrival.sequence, arrival.cohort, arrival.payload)
@@ -69,7 +71,7 @@ def test_every_prediction_is_recorded_and_sent_as_scheduled(server, load):
 
 def test_two_processes_divide_the_schedule(server, load):
     started = server()
-    ended = load.end(load.headless(started, "--run-time", "1s", "--processes", "2"))
+    ended = load.end(load.headless(started, "--run-time", "2s", "--processes", "2"))
     shards = load.shards()
     assert ended.code == 0, ended.text
     assert [shard.complete for shard in shards] == [True, True]
@@ -160,7 +162,7 @@ def test_killed_again_and_again(server, load, seed):
 
 def test_a_frozen_server_shows_in_the_latency_from_the_intended_start(server, load):
     started = server()
-    child = load.headless(started, "--run-time", "5s", load={"arrivals": "100/s", "slots": 40})
+    child = load.headless(started, "--run-time", "5s", load={"arrivals": "100/s", "slots": 40, "warmup": "0s"})
     load.await_rows(100)
     with started.frozen():
         frozen_at = time.time()
@@ -179,6 +181,11 @@ def test_a_frozen_server_shows_in_the_latency_from_the_intended_start(server, lo
     assert max(beat.in_flight for beat in shard.beats) == 40
     stalled = [beat for beat in shard.beats if beat.in_flight == 40]
     assert all(beat.watermark_us < beat.at_us for beat in stalled)
+    # The report names the slots and the service, not the generator.
+    assert shard.trailer.starved > 100
+    (check,) = [each for each in judge(load.run()).checks if each.name == "load generator keeps up"]
+    assert "The service answered more slowly than requests arrived" in check.sentence
+    assert "all 40 slots busy" in check.sentence
     assert ids(shard.rows) == logged_ids(started)
     assert ended.code == 0
 
@@ -203,7 +210,7 @@ def test_the_closed_loop_waits_for_its_answers(server, load):
 def test_tags_choose_cohorts_of_the_schedule(server, load):
     started = server()
     load.end(load.headless(started, "--run-time", "1s", "--tags", "canary-users"))
-    drawn = arrivals(Schedule(100, "constant", 1, SHARES, ("cat", "dog", "owl")))
+    drawn = arrivals(Schedule(steady(100), "constant", 1, SHARES, ("cat", "dog", "owl")))
     wanted = [each.sequence for each in itertools.islice(drawn, 50) if each.cohort == "canary-users"]
     assert sorted(row.sequence for row in load.rows())[: len(wanted)] == wanted
     assert {seen.group for seen in started.requests()} == {"canary"}
@@ -259,6 +266,31 @@ def tiny_disk(tmp_path):
         pytest.skip("mounting a tmpfs needs root")
     yield place
     subprocess.run([unmount, str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_a_read_only_disk_is_refused_before_the_first_request(server, load, tiny_disk):
+    subprocess.run([shutil.which("mount") or "", "-o", "remount,ro", str(tiny_disk)], check=True)
+    started = server()
+    ended = load.end(load.headless(started, "--run-time", "5s", "--runs", str(tiny_disk)))
+    assert ended.code == 2, ended.text
+    assert ended.text.count("Read-only file system; use --runs DIR to name another place.") == 1
+    assert "Traceback" not in ended.text
+    assert not started.requests()
+
+
+@pytest.mark.slow
+def test_a_saturated_generator_makes_the_run_invalid_and_says_what_to_do(server, load):
+    # More than any process here can send: the server answers at once, and the rate is not reached.
+    child = load.headless(server(), "--run-time", "8s", load={"arrivals": "20000/s", "warmup": "0s", "slots": 200})
+    assert load.end(child).code == 0
+    (check,) = [each for each in judge(load.run()).checks if each.name == "load generator keeps up"]
+    (shard,) = load.shards()
+    saturated = sum(beat.cpu >= 0.9 for beat in shard.beats)
+    assert not check.ok
+    # On a machine where somebody else had the core, the slots are what ran out.
+    assert ("The generator was the bottleneck" in check.sentence) == (saturated > max(0.1 * len(shard.beats), 1))
+    assert "--processes N" in check.sentence or "slots" in check.sentence
 
 
 @pytest.mark.slow

@@ -13,35 +13,52 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.core.errors import StackError
-from loadgen.predict import Connections, Reply, predict, reachable, request_head, target
+from loadgen.predict import Connections, Dialer, Reply, predict, reachable, request_head, target
 
 BODY = b'{"instances": [[1, 2]]}'
 
 
+def connections_to(url, **policy):
+    return Connections(Dialer(target(url)), **policy)
+
+
 def ask(connections, timeout=5.0, headers=None):
-    head = request_head(connections.target, "/v1/models/m:predict", headers or {}, BODY)
+    head = request_head(connections.dialer.target, "/v1/models/m:predict", headers or {}, BODY)
     return predict(connections, head + b"some-id\r\n\r\n" + BODY, timeout)
 
 
 def test_an_answer_brings_its_status_body_route_and_upstream_time(server):
     started = server()
-    answer = ask(Connections(target(started.url)), headers={"user-group": "canary"})
+    answer = ask(connections_to(started.url), headers={"user-group": "canary"})
     assert (answer.status, answer.error, answer.route, answer.upstream_us) == (200, None, "split/one", 7000)
     assert answer.reply.json()["predictions"] == [[0.1] * 10]
     (seen,) = started.requests()
     assert (seen.request_id, seen.group, seen.path) == ("some-id", "canary", "/v1/models/m:predict")
 
 
+def test_the_proxys_own_count_of_its_tries_is_seen_where_it_gives_one(server):
+    assert ask(connections_to(server().url)).attempts is None
+    assert ask(connections_to(server(behaviour="retried").url)).attempts == 2
+
+
+def test_the_first_bytes_come_before_the_last(server):
+    started = server(delay=0.05)
+    before = time.monotonic_ns()
+    answer = ask(connections_to(started.url))
+    assert before + 50_000_000 <= answer.reply.first_byte_ns <= time.monotonic_ns()
+    assert ask(connections_to(server(delay=3.0).url), timeout=0.2).reply.first_byte_ns == 0
+
+
 def test_one_connection_serves_request_after_request(server):
     started = server()
-    connections = Connections(target(started.url))
+    connections = connections_to(started.url)
     assert [ask(connections).status for _ in range(5)] == [200] * 5
     assert {seen.connection for seen in started.requests()} == {0}
 
 
 def test_a_connection_that_the_server_has_closed_is_not_used_again(server):
     started = server(behaviour="close")
-    connections = Connections(target(started.url))
+    connections = connections_to(started.url)
     for _ in range(3):
         assert ask(connections).error is None
         time.sleep(0.05)
@@ -58,14 +75,14 @@ def test_a_connection_that_the_server_has_closed_is_not_used_again(server):
 )
 def test_what_goes_wrong_has_a_class_and_is_not_tried_again(server, options, status, error):
     started = server(**options)
-    answer = ask(Connections(target(started.url)), timeout=0.5)
+    answer = ask(connections_to(started.url), timeout=0.5)
     assert (answer.status, answer.error) == (status, error)
     gevent.sleep(0.2)
     assert len(started.requests()) == (0 if error == "timeout" else 1)
 
 
 def test_a_timeout_bounds_the_whole_request(server):
-    connections = Connections(target(server(delay=3.0).url))
+    connections = connections_to(server(delay=3.0).url)
     start = time.monotonic()
     ask(connections, timeout=0.3)
     assert 0.3 <= time.monotonic() - start < 1.0
@@ -75,7 +92,7 @@ def test_nothing_listens():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        assert ask(Connections(target(url))).error == "connect"
+        assert ask(connections_to(url)).error == "connect"
         assert reachable(target(url)) == "Connection refused"
 
 
@@ -93,7 +110,7 @@ def served_raw(answer, *, abort=False):
         listener.close()
 
     threading.Thread(target=serve, daemon=True).start()
-    return Connections(target(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    return connections_to(f"http://127.0.0.1:{listener.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +192,15 @@ def test_the_head_ends_at_the_request_id_and_a_cohort_may_name_another_host():
     assert f"content-length: {len(BODY)}" in lines
 
 
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "no PEM certificates")])
+def test_a_file_of_certificates_that_cannot_be_used_is_refused_in_one_line(tmp_path, content, why):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(StackError, match=rf"^--ca-file .*{why}.*; name a file of PEM certificates\.$"):
+        Dialer(target("https://h"), str(file))
+
+
 @pytest.fixture
 def certificate(tmp_path):
     """A certificate of its own authority for localhost, with its key."""
@@ -224,11 +250,17 @@ def test_tls_is_verified_and_its_connections_are_kept(certificate, monkeypatch):
     opened = []
     served = served_over_tls(key, made, opened)
     url = f"https://localhost:{served.server_port}"
-    assert ask(Connections(target(url))).error == "tls"
+    assert ask(connections_to(url)).error == "tls"
     opened.clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(made))
-    trusting = Connections(target(url))
+    trusting = connections_to(url)
     assert [ask(trusting).body for _ in range(3)] == [b"ok"] * 3
     assert len(opened) == 1
+    monkeypatch.delenv("SSL_CERT_FILE")
+    named = Connections(Dialer(target(url), str(made)))
+    assert ask(named).body == b"ok"
+    # The name is verified too, not only the signature.
+    elsewhere = Connections(Dialer(target(f"https://127.0.0.1:{served.server_port}"), str(made)))
+    assert ask(elsewhere).error == "tls"
     served.shutdown()
     served.server_close()

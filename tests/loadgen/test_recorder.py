@@ -45,7 +45,7 @@ def test_the_trailer_counts_and_makes_the_shard_complete(run, opened):
     opened.row(row(0))
     opened.output("p", answer(0.5, 0.5))
     assert not the_shard(run).complete
-    opened.close(locust_requests=1, scheduled=3, never_sent=2, at_us=9)
+    opened.close(records.Trailer(9, 0, 1, scheduled=3, never_sent=2))
     shard = the_shard(run)
     assert shard.complete
     assert shard.trailer == records.Trailer(9, 1, 1, 1, outputs_capped=False, scheduled=3, never_sent=2)
@@ -74,7 +74,7 @@ def test_values_that_json_cannot_hold_are_none(run, opened):
 def test_outputs_are_capped_and_the_trailer_says_so(run, opened, monkeypatch):
     monkeypatch.setattr(recording, "OUTPUTS_CAP", 3)
     assert all(opened.output("p", answer(float(value)))[1] for value in range(5))
-    opened.close(0, None, 0, 0)
+    opened.close(records.Trailer(0, 0, 0))
     assert len(list(records.read_outputs(run.outputs()[0]))) == 3
     assert the_shard(run).trailer.outputs_capped
 
@@ -95,7 +95,7 @@ def test_after_a_failed_write_nothing_is_written(run, opened, monkeypatch):
     monkeypatch.setattr(os, "write", write)
     opened.row(row(2))
     opened.beat(records.Beat(0, 0, 0))
-    opened.close(0, None, 0, 0)
+    opened.close(records.Trailer(0, 0, 0))
     shard = the_shard(run)
     assert [each.sequence for each in shard.rows] == [0]
     assert (shard.torn, shard.complete, opened.rows) == (True, False, 1)

@@ -2,17 +2,18 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
-from loadgen.schedule import DueCounter, Part, Schedule, arrivals, splitmix64, uniforms
+from experiments.core.profile import Piece, Profile, steady
+from loadgen.schedule import Arrivals, DueCounter, Part, Schedule, arrivals, splitmix64, uniforms
 
 SHARES = {"everyone": 0.7, "canary-users": 0.25, "others": 0.05}
 
 schedules = st.builds(
     Schedule,
-    rate=st.floats(0.1, 50_000),
+    rates=st.floats(0.1, 50_000).map(steady),
     pattern=st.sampled_from(["constant", "poisson"]),
     seed=st.integers(0, 2**63),
     shares=st.sampled_from([SHARES, {"all": 1.0}, {"nobody": 0.0, "all": 1.0}]),
@@ -62,28 +63,104 @@ def test_the_counter_counts_what_is_due(schedule, index, workers):
     assert DueCounter(schedule, part).due(at) == sum(each.offset_us <= at for each in some)
 
 
+RAMP = Profile((Piece(0, 40, 5), Piece(0, 0, 3), Piece(200, 20, 10), Piece(50, 50)))
+
+
+def simpson(profile, until):
+    """Expected arrivals by numerical integration of the rate, piece by piece: no formula of ours."""
+    grid = np.linspace(0, until, 1001)
+    starts = np.cumsum([0, *(piece.seconds for piece in profile.pieces[:-1])])
+    rates = np.array([rate_at(profile, starts, at) for at in grid])
+    return integrate.trapezoid(rates, grid)
+
+
+def rate_at(profile, starts, at):
+    index = int(np.searchsorted(starts, at, side="right")) - 1
+    piece = profile.pieces[index]
+    if np.isinf(piece.seconds):
+        return piece.first
+    return piece.first + (piece.last - piece.first) * (at - starts[index]) / piece.seconds
+
+
+@pytest.mark.parametrize("until", [2.5, 6.0, 12.0, 20.0])
+def test_expected_counts_are_the_integral_of_the_rate(until):
+    assert RAMP.expected(until) == pytest.approx(simpson(RAMP, until), rel=2e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 2000), min_size=1, max_size=50))
+def test_times_turn_expected_counts_round(counts):
+    times = RAMP.times(np.array(counts))
+    assert [RAMP.expected(at) for at in times] == pytest.approx(counts, abs=1e-6)
+
+
+def test_constant_arrivals_under_a_ramp_come_whenever_one_more_is_expected():
+    drawn = first(Schedule(RAMP, "constant", 1, SHARES, ("p",)), 1500)
+    assert [RAMP.expected(each.offset_us / 1e6) for each in drawn[1:]] == pytest.approx(range(1, 1500), abs=1e-3)
+    # Nothing comes while the rate is 0, from the 5th to the 8th second.
+    assert not [each for each in drawn if 5_000_001 < each.offset_us < 7_999_999]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_poisson_counts_follow_a_ramp(seed):
+    drawn = np.array([each.offset_us for each in first(Schedule(RAMP, "poisson", seed, SHARES, ("p",)), 4000)]) / 1e6
+    edges = np.array([0, 2, 3, 4, 5, *np.arange(8.5, 18, 0.5)])
+    observed = np.histogram(drawn, edges)[0]
+    expected = np.diff([simpson(RAMP, at) if at else 0 for at in edges])
+    assert stats.chi2.sf(((observed - expected) ** 2 / expected).sum(), expected.size) > 1e-4
+
+
+def taken_until(drawn, offset_us):
+    taken = []
+    while drawn.peek().offset_us <= offset_us:
+        taken.append(drawn.take())
+    return taken
+
+
+@settings(max_examples=15, deadline=None)
+@given(schedules, st.integers(2, 5), st.integers(0, 300), st.integers(1, 200))
+def test_when_a_worker_is_lost_the_others_take_its_arrivals_from_then_on(schedule, workers, when, ahead):
+    whole = first(schedule, 600)
+    now, since, end = whole[when].offset_us, whole[when + ahead].offset_us, whole[-1].offset_us - 1
+    assume(now < since < end)
+    sent, lost = [], workers - 1
+    for index in range(workers):
+        drawn, counter = Arrivals(schedule, Part(index, workers)), DueCounter(schedule, Part(index, workers))
+        mine = taken_until(drawn, now)
+        assert counter.due(now) == len(mine)
+        if index != lost:
+            drawn.redivide(since, Part(index, workers - 1))
+            counter.redivide(since, Part(index, workers - 1))
+            mine += taken_until(drawn, end)
+            assert counter.due(end) == len(mine)
+        sent += mine
+    missing = {each for each in whole if now < each.offset_us < since and each.sequence % workers == lost}
+    assert len(sent) == len(set(sent))
+    assert set(sent) | missing == {each for each in whole if each.offset_us <= end}
+
+
 def test_the_counter_goes_on_from_where_it_was():
-    schedule = Schedule(1000, "poisson", 3, SHARES, ("p",))
+    schedule = Schedule(steady(1000), "poisson", 3, SHARES, ("p",))
     once, again = DueCounter(schedule), DueCounter(schedule)
     steps = [once.due(at) for at in range(0, 20_000_000, 777_777)]
     assert steps[-1] == again.due(range(0, 20_000_000, 777_777)[-1])
 
 
 def test_chosen_cohorts_keep_their_arrivals_and_nobody_elses():
-    schedule = Schedule(100, "poisson", 5, SHARES, ("p", "q"))
+    schedule = Schedule(steady(100), "poisson", 5, SHARES, ("p", "q"))
     chosen = first(schedule, 200, Part(cohorts=frozenset(["canary-users"])))
     everybody = [each for each in first(schedule, 5000) if each.cohort == "canary-users"]
     assert chosen == everybody[:200]
 
 
 def test_constant_arrivals_are_equally_far_apart():
-    drawn = first(Schedule(3.0, "constant", 1, SHARES, ("p",)), 10_000)
+    drawn = first(Schedule(steady(3.0), "constant", 1, SHARES, ("p",)), 10_000)
     assert all(abs(each.offset_us - each.sequence * 1e6 / 3) <= 0.5 for each in drawn)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_poisson_gaps_are_exponential(seed):
-    drawn = first(Schedule(50.0, "poisson", seed, SHARES, ("p",)), 20_000)
+    drawn = first(Schedule(steady(50.0), "poisson", seed, SHARES, ("p",)), 20_000)
     gaps = np.diff([0, *(each.offset_us for each in drawn)])
     assert stats.kstest(gaps, stats.expon(scale=20_000).cdf).pvalue > 1e-4
     # Gaps of a Poisson process do not depend on one another.
@@ -93,7 +170,7 @@ def test_poisson_gaps_are_exponential(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_cohorts_and_payloads_come_in_their_shares_independently(seed):
     payloads = tuple("abcd")
-    drawn = first(Schedule(50.0, "constant", seed, SHARES, payloads), 40_000)
+    drawn = first(Schedule(steady(50.0), "constant", seed, SHARES, payloads), 40_000)
     table = np.array(
         [[sum(1 for each in drawn if (each.cohort, each.payload) == (c, p)) for p in payloads] for c in SHARES]
     )

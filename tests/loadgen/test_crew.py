@@ -1,0 +1,224 @@
+"""Loads of several machines: a master and its workers, apart or lost."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+from analysis.judge import judge
+from experiments.core import records
+from experiments.core.errors import RecordsError
+from experiments.core.home import CHECKOUT
+from loadgen import transfer
+from loadgen.clocks import Comparison, compared
+from loadgen.crew import Crew
+from loadgen.session import Closed
+
+FAST = {"arrivals": "120/s", "warmup": "0s"}
+
+
+def ids(rows):
+    return {row.request_id for row in rows}
+
+
+def crew(load, server, port, workers, seconds, start=None):
+    start = start or (lambda _number, given: load.start(*given))
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    given = [*line, *load.payloads, *load.experiment(**FAST)]
+    started = [start(number, given) for number in range(workers)]
+    master = load.headless(
+        server, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers",
+        str(workers), "--run-time", seconds, load=FAST,
+    )  # fmt: skip
+    return master, started
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_named_and_its_arrivals_are_taken_by_the_others(server, load, port):
+    started = server()
+    master, workers = crew(load, started, port, 3, seconds="10s")
+    load.await_rows(150)
+    workers[1].kill()
+    ended = load.end(master)
+    shards = load.shards()
+    assert [shard.complete for shard in shards].count(True) == 2
+    (lost,) = [shard for shard in shards if not shard.complete]
+    left = [shard for shard in shards if shard.complete]
+    # The rows of the others are complete, whoever answers for it.
+    assert ids(load.rows()) <= {seen.request_id for seen in started.requests()}
+    assert len({seen.request_id for seen in started.requests()} - ids(load.rows())) <= 64
+    # After the loss was seen, two workers send what three did.
+    workers_of = {beat.workers for shard in left for beat in shard.beats}
+    assert workers_of == {3, 2}
+    last = max(row.intended_us for shard in left for row in shard.rows)
+    tail = sorted(row.sequence for shard in left for row in shard.rows if row.intended_us > last - 1_500_000)
+    assert tail == list(range(tail[0], tail[-1] + 1))
+    # It is named: on the terminal, in the run, and in the report.
+    assert f"worker {lost.header.client} is lost: the 2 others take its arrivals" in ended.text
+    info = records.read_info(load.run())
+    assert lost.header.client in info.ended.detail
+    assert str(lost.path) in info.ended.detail
+    report = judge(load.run())
+    (check,) = [each for each in report.checks if each.name == "records complete"]
+    assert f"{lost.path.name} of worker {lost.header.client}" in check.sentence
+    assert not report.records.complete
+
+
+@pytest.fixture
+def elsewhere(load):
+    """Starts workers that do not see the master's run directories: each in a mount namespace of its own."""
+    unshare = shutil.which("unshare")
+    probe = unshare and subprocess.run([unshare, "-m", "true"], capture_output=True, check=False)
+    if not probe or probe.returncode:
+        pytest.skip("a mount namespace needs root")
+
+    def start(number, given):
+        own = load.folder / f"machine-{number}"
+        own.mkdir()
+        load.runs.mkdir(exist_ok=True)
+        script = f'mount --bind "{own}" "{load.runs}" && exec "$@"'
+        command = [sys.executable, "-m", "locust", "-f", str(CHECKOUT / "loadgen" / "canary.py"), *given]
+        child = subprocess.Popen(
+            [unshare, "-m", "sh", "-c", script, "sh", *command],
+            stdin=subprocess.DEVNULL, stdout=(log := (own / "log").open("w+b")), stderr=subprocess.STDOUT,
+            cwd=load.folder, env=load.environment, start_new_session=True,
+        )  # fmt: skip
+        child.log = log
+        load.children.append(child)
+        return child
+
+    return start
+
+
+@pytest.mark.slow
+def test_records_of_other_machines_come_to_the_master(server, load, port, elsewhere):
+    started = server()
+    master, workers = crew(load, started, port, 2, seconds="4s", start=elsewhere)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    assert [load.end(each).code for each in workers] == [0, 0]
+    assert [shard.complete for shard in load.shards()] == [True, True]
+    assert ids(load.rows()) == {seen.request_id for seen in started.requests()}
+    assert len(load.run().outputs()) == 2
+    for number in range(2):
+        (kept,) = (load.folder / f"machine-{number}").glob("*/*/requests-*")
+        assert kept.read_bytes() == (load.run().path / kept.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_worker_of_another_machine_that_is_killed_leaves_a_way_to_its_records(server, load, port, elsewhere):
+    master, workers = crew(load, server(), port, 2, seconds="8s", start=elsewhere)
+    load.wait_until(lambda: list((load.folder / "machine-0").glob("*/*/requests-*")))
+    workers[0].kill()
+    load.end(master)
+    info = records.read_info(load.run())
+    assert "its records: " in info.ended.detail
+    (check,) = [each for each in judge(load.run()).checks if each.name == "records complete"]
+    (absent,) = set(info.load_processes) - {shard.header.client for shard in load.shards()}
+    assert f"nothing from worker {absent}: copy its files into the run directory" in check.sentence
+
+
+@pytest.mark.slow
+def test_a_worker_whose_clock_is_wrong_sends_and_records_by_the_masters(server, load, port):
+    started = server()
+    site = load.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import time\nreal, real_ns = time.time, time.time_ns\n"
+        "time.time = lambda: real() + 7200\ntime.time_ns = lambda: real_ns() + 7_200_000_000_000\n"
+    )
+
+    def start(number, given):
+        return load.start(*given, extra={"PYTHONPATH": str(site)} if number else {})
+
+    master, _workers = crew(load, started, port, 2, seconds="4s", start=start)
+    assert load.end(master).code == 0
+    right, wrong = sorted(load.shards(), key=lambda shard: abs(shard.header.clock_offset_us))
+    assert right.header.clock_offset_us == 0
+    assert abs(wrong.header.clock_offset_us + 7_200_000_000) < 50_000
+    assert wrong.header.clock_uncertainty_us < 50_000
+    assert len(wrong.rows) > 100
+    starts = [[row.start_us for row in shard.rows] for shard in (right, wrong)]
+    assert abs(min(starts[0]) - min(starts[1])) < 1_000_000
+
+
+@pytest.mark.slow
+def test_a_wall_clock_that_is_set_during_the_load_moves_no_row_and_is_reported(server, load):
+    site = load.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import time\nreal, real_ns, began = time.time, time.time_ns, time.monotonic()\n"
+        "jump = lambda: 3600 if time.monotonic() > began + 6 else 0\n"
+        "time.time = lambda: real() + jump()\ntime.time_ns = lambda: real_ns() + jump() * 10**9\n"
+    )
+    child = load.headless(server(), "--run-time", "8s", load=FAST, extra={"PYTHONPATH": str(site)})
+    assert load.end(child).code == 0
+    (shard,) = load.shards()
+    starts = [row.start_us for row in sorted(shard.rows, key=lambda row: row.sequence)]
+    assert max(b - a for a, b in itertools.pairwise(starts)) < 1_000_000
+    checks = {check.name: check for check in judge(load.run()).checks}
+    assert "was set by 3,600,0" in checks["clock steady"].sentence
+
+
+def test_clocks_are_compared_by_the_middle_of_a_round_trip():
+    assert compared(0, 4_000_000, wall_us=1_000, master_wall_us=-8_999_000) == Comparison(-8_998_000, 2_000)
+    assert compared(0, 4_000_000, wall_us=1_000, master_wall_us=1_500) == Comparison(0, 2_000)
+
+
+def test_a_crew_knows_who_is_lost_and_who_has_closed():
+    seen = Crew({"a": 0, "b": 1, "c": 2})
+    assert not seen.observe(["a", "b", "c"], 1.0)
+    assert seen.observe(["a", "c"], 4.0)
+    assert seen.division == {"a": 0, "c": 1}
+    seen.shards["b"] = "/elsewhere/requests-b-1.jsonl"
+    seen.closed["a"] = Closed(5, 5, "")
+    assert seen.waiting_for() == {"c"}
+    # Who has closed may go.
+    assert not seen.observe(["c"], 5.0)
+    assert seen.unclosed() == [
+        "worker b (part 2 of 3): lost after 4 s; its records: /elsewhere/requests-b-1.jsonl",
+        "worker c (part 3 of 3): no word from it; it recorded nothing that is known",
+    ]
+    assert seen.observe(["b", "c"], 6.0)
+    assert seen.division == {"a": 0, "b": 1, "c": 2}
+    # When nobody is left there is nothing to divide.
+    assert not Crew({"a": 0}).observe([], 1.0)
+
+
+def test_files_come_whole_or_are_named(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    files = [there / "requests-h-1.jsonl", there / "outputs-h-1.jsonl"]
+    files[0].write_bytes(os.urandom(600_000))
+    files[1].write_bytes(b"")
+    pieces = []
+    sizes = transfer.send(files, lambda kind, data: pieces.append((kind, data)))
+    assert {kind for kind, _data in pieces} == {transfer.PIECE}
+    assert len(pieces) == 3
+    for _kind, data in pieces[:-1]:
+        transfer.receive(here, data)
+    assert transfer.incomplete(here, sizes) == ["requests-h-1.jsonl", "outputs-h-1.jsonl"]
+    transfer.receive(here, pieces[-1][1])
+    assert (here / "requests-h-1.jsonl").read_bytes() == files[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "why"),
+    [
+        ("../requests-h-1.jsonl", 0, "no file of records"),
+        ("run.json", 0, "no file of records"),
+        ("requests-h-1.jsonl", 0, "File exists"),
+        ("requests-h-1.jsonl", 9, "a piece is missing before byte 9"),
+        ("requests-h-2.jsonl", 9, "No such file"),
+    ],
+)
+def test_a_piece_that_does_not_fit_is_refused(tmp_path, name, offset, why):
+    (tmp_path / "requests-h-1.jsonl").write_bytes(b"abc")
+    with pytest.raises(RecordsError, match=why):
+        transfer.receive(tmp_path, {"name": name, "offset": offset, "data": zlib.compress(b"x")})
+    assert (tmp_path / "requests-h-1.jsonl").read_bytes() == b"abc"
