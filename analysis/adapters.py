@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,7 +50,7 @@ def gate(find: Callable[[], RunDir], every: float, patience: float | None) -> in
     """
     until = None if patience is None else time.monotonic() + patience
     while True:
-        verdict = judge(find()).verdict
+        verdict = _verdict(find())
         done = action(verdict)
         command.say(f"{done}: {safe(verdict.sentence, 600)}")
         if done != PAUSE:
@@ -78,7 +79,7 @@ def answer(runs: Path, path: str, asked: dict[str, Any]) -> Reply:
         asked: `experiment` names whose newest run is meant, `run` one of its runs; both may be missing.
     """
     try:
-        verdict = judge(_run(runs, asked)).verdict
+        verdict = _verdict(_run(runs, asked))
     except SplitproofError as error:
         return Reply(HTTPStatus.NOT_FOUND, {"action": PAUSE, "sentence": safe(str(error), 600)})
     done = action(verdict)
@@ -93,6 +94,19 @@ def answer(runs: Path, path: str, asked: dict[str, Any]) -> Reply:
     if wanted is None:
         return Reply(HTTPStatus.NOT_FOUND, {"sentence": "ask /verdict, /flagger/confirm or /flagger/rollback."})
     return Reply(HTTPStatus.OK if done == wanted else HTTPStatus.CONFLICT, told)
+
+
+def _verdict(run: RunDir) -> Verdict:
+    """The verdict of a run; controllers ask every few seconds, so it is worked out once for the same evidence."""
+    files = [run.info, run.journal, run.references, *run.shards(), *run.outputs()]
+    seen = [(str(path), path.stat()) for path in files if path.exists()]
+    return _judged(run, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in seen))
+
+
+@lru_cache(maxsize=16)
+def _judged(run: RunDir, evidence: tuple[tuple[str, int, int], ...]) -> Verdict:
+    del evidence  # it is the key
+    return judge(run).verdict
 
 
 def _run(runs: Path, asked: dict[str, Any]) -> RunDir:

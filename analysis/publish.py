@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from analysis.judge import Examined, examine
+from analysis.judge import Examined
 from analysis.pictures.data import Pictures, pictures
 from analysis.render.annotations import render_annotations
 from analysis.render.html import render_html
@@ -19,7 +19,6 @@ from analysis.render.terminal import print_report
 from analysis.report import Report
 from experiments.core import command
 from experiments.core.errors import RecordsError
-from experiments.core.records import RunDir
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,10 @@ RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
 LEFT = {"json": "report.json", "markdown": "report.md", "junit": "junit.xml", "html": "report.html"}
 
 
-def publish(run: RunDir, report: Report) -> None:
+def publish(examined: Examined) -> None:
     """Show a report and leave it in its run directory."""
-    leave(Subject(examine(run)))
-    show(report)
+    leave(Subject(examined))
+    show(examined.report)
 
 
 def show(report: Report, *, quiet: bool = False) -> None:

@@ -55,7 +55,7 @@ def run(
     _announce_plan(loaded)
     options = Options(runs or home.runs(), None, processes, until_decided, limit)
     outcome = conduct(loaded, options, narrator)
-    publish(outcome.run, outcome.report)
+    publish(outcome.examined)
     return int(outcome.report.verdict.exit_code)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from analysis.judge import Report, judge
+from analysis.judge import Examined, Report, examine
 from analysis.look import Look
 from deploy.embedded import stack as embedded
 from deploy.embedded.faults import NO_FAULTS, Faults
@@ -75,8 +75,17 @@ class Options:
 class Outcome:
     """A judged run."""
 
-    run: records.RunDir
-    report: Report
+    examined: Examined
+
+    @property
+    def run(self) -> records.RunDir:
+        """Its directory."""
+        return self.examined.run
+
+    @property
+    def report(self) -> Report:
+        """What was found."""
+        return self.examined.report
 
 
 def conduct(loaded: Loaded, options: Options, narrator: Narrator) -> Outcome:
@@ -91,7 +100,7 @@ def conduct(loaded: Loaded, options: Options, narrator: Narrator) -> Outcome:
         run = _open_run(loaded, stack, options)
         narrator.say(f"run directory: {run.path}")
         _load_through_phases(loaded, stack, run, options, narrator)
-    return Outcome(run, judge(run))
+    return Outcome(examine(run))
 
 
 @contextlib.contextmanager

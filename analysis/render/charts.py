@@ -71,13 +71,17 @@ def _clean(rows: Sequence[Row]) -> list[Row]:
     return [{key: safe(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
 
 
-def _rows(rows: Sequence[Row]) -> alt.Data:
-    made: alt.Data = alt.Data(values=rows)  # type: ignore[no-untyped-call]
-    return made
+@dataclass(frozen=True)
+class Sets:
+    """The rows of one picture by name: layers that share them name them, and Altair has nothing to copy."""
 
+    rows: dict[str, list[Row]] = field(default_factory=dict)
 
-def _data(rows: Sequence[Row]) -> alt.Data:
-    return _rows(_clean(rows))
+    def add(self, rows: Sequence[Row]) -> alt.NamedData:
+        """Rows as data for a chart; names in them are made harmless."""
+        name = f"rows{len(self.rows)}"
+        self.rows[name] = _clean(rows)
+        return alt.NamedData(name=name)
 
 
 def _arm_scale(report: Report, *, strange: bool = False) -> alt.Scale:
@@ -86,7 +90,7 @@ def _arm_scale(report: Report, *, strange: bool = False) -> alt.Scale:
     return alt.Scale(domain=[*arms, *extra], range=[*palette(arms), *([STRANGE] if strange else [])])
 
 
-def _finished(chart: Any, height: int) -> dict[str, Any]:
+def _finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
     """The specification with the looks that all pictures share."""
     styled = (
         chart.properties(width="container", height=height, background="transparent")
@@ -118,24 +122,10 @@ def _finished(chart: Any, height: int) -> dict[str, Any]:
         )
         .configure_text(color="currentColor", fontSize=11)
     )
-    made: dict[str, Any] = styled.to_dict(validate=True)
+    made: dict[str, Any] = styled.to_dict(validate=False)
     made.pop("$schema", None)
-    sets: dict[str, list[Row]] = {}
-    made["datasets"] = sets
-    return dict(_hoisted(made, sets))
-
-
-def _hoisted(spec: Any, sets: dict[str, list[Row]]) -> Any:
-    """Rows that several layers share are in the page once."""
-    if isinstance(spec, list):
-        return [_hoisted(part, sets) for part in spec]
-    if not isinstance(spec, dict) or spec is sets:
-        return spec
-    if set(spec) == {"values"}:
-        name = next((known for known, rows in sets.items() if rows == spec["values"]), f"rows{len(sets)}")
-        sets[name] = spec["values"]
-        return {"name": name}
-    return {key: _hoisted(value, sets) for key, value in spec.items()}
+    made["datasets"] = sets.rows
+    return made
 
 
 def _choice(name: str, value: str) -> alt.Parameter:
@@ -147,16 +137,17 @@ def _seconds(title: str = "seconds since the load began") -> alt.Axis:
 
 
 def _shares(report: Report, data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.shares:
         return None
     cohorts = [safe(name) for name in dict.fromkeys(row["cohort"] for row in data.shares)]
     arms = [safe(arm) for arm in report.subject.arms]
     cohort, arm = _opening(report, cohorts, arms)
     chosen = "datum.cohort == cohort && datum.arm == arm"
-    base = alt.Chart(_data(data.shares)).transform_filter(chosen)
-    at, until = alt.X("at:Q", axis=_seconds()), alt.X2("until:Q")
+    base = alt.Chart(sets.add(data.shares)).transform_filter(chosen)
+    at, until = alt.X("at:Q", axis=_seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
     y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", title=None, tickCount=5))
-    end = alt.X("until:Q", axis=_seconds())
+    end = alt.X("until:Q", axis=_seconds(), scale=alt.Scale(nice=False, zero=False))
     colour = alt.Color("arm:N", scale=_arm_scale(report), legend=None)
     hover = [
         alt.Tooltip("phase:N"),
@@ -176,7 +167,7 @@ def _shares(report: Report, data: Pictures) -> Picture | None:
     )
     line = base.mark_line(strokeWidth=2.4, interpolate="step-before").encode(end, y, colour, alt.Detail("phase:N"))
     dots = base.mark_circle(size=22, opacity=0.55).encode(end, alt.Y("seen:Q"), colour, tooltip=hover)
-    layers = alt.layer(*_grounds(data), allowed, band, configured, line, dots).add_params(
+    layers = alt.layer(*_grounds(data, sets), allowed, band, configured, line, dots).add_params(
         _choice("cohort", cohort), _choice("arm", arm)
     )
     text = (
@@ -188,7 +179,7 @@ def _shares(report: Report, data: Pictures) -> Picture | None:
         "shares",
         "Was the traffic split as configured?",
         text,
-        _finished(layers, 230),
+        _finished(layers, 230, sets),
         {"arm": arms, "cohort": cohorts},
         {"arm": arm, "cohort": cohort},
     )
@@ -203,14 +194,14 @@ def _opening(report: Report, cohorts: Sequence[str], arms: Sequence[str]) -> tup
     return (known or list(cohorts))[0], arm if arm in arms else arms[1]
 
 
-def _grounds(data: Pictures) -> Iterator[Any]:
+def _grounds(data: Pictures, sets: Sets) -> Iterator[Any]:
     """Transitions shaded, and the phases' names above."""
     spans = _clean(data.spans)
     gaps = [row for row in spans if row["kind"] == "transition"]
-    at, until = alt.X("at:Q", axis=_seconds()), alt.X2("until:Q")
+    at, until = alt.X("at:Q", axis=_seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
     if gaps:
         yield (
-            alt.Chart(_rows(gaps))
+            alt.Chart(sets.add(gaps))
             .mark_rect(color="currentColor", opacity=0.35, stroke="currentColor", strokeWidth=1, strokeOpacity=0.35)
             .encode(at, until, tooltip=[alt.Tooltip("phase:N", title="transition")])
         )
@@ -221,7 +212,7 @@ def _grounds(data: Pictures) -> Iterator[Any]:
             room = max(int((row["until"] - row["at"]) / whole * WIDTH / 6.5), 3)
             row["label"] = row["phase"] if len(row["phase"]) <= room else row["phase"][: room - 1] + "…"
         yield (
-            alt.Chart(_rows(periods))
+            alt.Chart(sets.add(periods))
             .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, fontWeight="bold", opacity=0.8)
             .encode(alt.X("at:Q"), y=alt.value(0), text="label:N", tooltip=[alt.Tooltip("phase:N")])
         )
@@ -231,12 +222,13 @@ _MARKS = {"p50": 0.301, "p90": 1.0, "p95": 1.301, "p99": 2.0, "p99.9": 3.0, "p99
 
 
 def _quantiles(report: Report, data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.quantiles:
         return None
     phases = [safe(name) for name in dict.fromkeys(row["phase"] for row in data.quantiles)]
     claim = told_claim(report, "latency")
     phase = safe(claim.phase) if claim and claim.phase and safe(claim.phase) in phases else phases[0]
-    base = alt.Chart(_data(data.quantiles)).transform_filter("datum.phase == phase")
+    base = alt.Chart(sets.add(data.quantiles)).transform_filter("datum.phase == phase")
     named = " : ".join(f"abs(datum.value - {place}) < 0.01 ? '{name}'" for name, place in _MARKS.items()) + " : ''"
     x = alt.X(
         "tail:Q",
@@ -283,10 +275,13 @@ def _quantiles(report: Report, data: Pictures) -> Picture | None:
         "quantile by itself, from its variation over time batches. Dotted: from the intended start, which counts "
         "the wait for a late sender."
     )
-    return Picture("quantiles", "Is it as fast?", text, _finished(layers, 230), {"phase": phases}, {"phase": phase})
+    return Picture(
+        "quantiles", "Is it as fast?", text, _finished(layers, 230, sets), {"phase": phases}, {"phase": phase}
+    )
 
 
 def _heat(report: Report, data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.heat:
         return None
     arms = [safe(arm) for arm in report.subject.arms if any(row["arm"] == arm for row in data.heat)]
@@ -295,7 +290,7 @@ def _heat(report: Report, data: Pictures) -> Picture | None:
     times = [min(row["at"] for row in data.heat), max(row["until"] for row in data.heat)]
     limits[0] = max(limits[0], 1e-3)
     chart = (
-        alt.Chart(_data(data.heat))
+        alt.Chart(sets.add(data.heat))
         .transform_filter("datum.arm == arm")
         .mark_rect()
         .encode(
@@ -326,43 +321,52 @@ def _heat(report: Report, data: Pictures) -> Picture | None:
         .add_params(_choice("arm", arm))
     )
     text = "When answers took how long: each column is a moment, bright where most answers of the arm fell."
-    return Picture("heat", "Latency over time", text, _finished(chart, 220), {"arm": arms}, {"arm": arm})
+    return Picture("heat", "Latency over time", text, _finished(chart, 220, sets), {"arm": arms}, {"arm": arm})
 
 
 def _failures(data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.failures:
         return None
     kinds = [safe(kind) for kind in sorted({row["kind"] for row in data.failures})]
+    base: dict[float, int] = {}
+    stacked = []
+    for row in data.failures:
+        below = base.get(row["at"], 0)
+        base[row["at"]] = below + row["failed"]
+        stacked.append({**row, "below": below, "above": base[row["at"]]})
     chart = (
-        alt.Chart(_data(data.failures))
-        .mark_bar(stroke="currentColor", strokeWidth=0.3)
+        alt.Chart(sets.add(stacked))
+        .mark_rect(stroke="currentColor", strokeWidth=0.3)
         .encode(
-            alt.X("at:Q", axis=_seconds()),
+            alt.X("at:Q", axis=_seconds(), scale=alt.Scale(nice=False, zero=False)),
             alt.X2("until:Q"),
-            alt.Y("failed:Q", stack="zero", axis=alt.Axis(title="failed requests", tickMinStep=1, format="~s")),
+            alt.Y("below:Q", axis=alt.Axis(title="failed requests", tickMinStep=1, format="~s")),
+            alt.Y2("above:Q"),
             alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=list(PALETTE[1 : len(kinds) + 1]))),
             tooltip=[alt.Tooltip("kind:N"), alt.Tooltip("failed:Q", format=","), alt.Tooltip("at:Q", format=".1f")],
         )
     )
     spans = data.spans
     frame = (
-        alt.Chart(_data([{"at": spans[0]["at"], "until": spans[-1]["until"]}] if spans else []))
+        alt.Chart(sets.add([{"at": spans[0]["at"], "until": spans[-1]["until"]}] if spans else []))
         .mark_rect(opacity=0)
         .encode(alt.X("at:Q"), alt.X2("until:Q"))
     )
     return Picture(
-        "failures", "Failures over time", "Failed requests by kind.", _finished(alt.layer(frame, chart), 160)
+        "failures", "Failures over time", "Failed requests by kind.", _finished(alt.layer(frame, chart), 160, sets)
     )
 
 
 def _signatures(report: Report, data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.signatures:
         return None
     strange = any(row["arm"] == UNATTRIBUTED for row in data.signatures)
     domain = [*[safe(arm) for arm in report.subject.arms], *([UNATTRIBUTED] if strange else [])]
     base = safe(report.subject.baseline)
     chart = (
-        alt.Chart(_data(data.signatures))
+        alt.Chart(sets.add(data.signatures))
         .mark_point(filled=True, size=50, opacity=0.7)
         .encode(
             alt.X("baseline:Q", axis=alt.Axis(title=f"distance to what {base} answers", tickCount=5)),
@@ -382,10 +386,11 @@ def _signatures(report: Report, data: Pictures) -> Picture | None:
         "Every distinct answer by its distance to what each model answers to the same payload (0 the same, 1 nothing "
         "in common). Dots on an axis are an arm's own answers; dots off both axes could not be given to any arm."
     )
-    return Picture("signatures", "Which model gave which answer?", text, _finished(chart, 240))
+    return Picture("signatures", "Which model gave which answer?", text, _finished(chart, 240, sets))
 
 
 def _evidence(report: Report, data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.evidence:
         return None
     last = {row["claim"]: row["ln_e"] for row in data.evidence}
@@ -400,18 +405,18 @@ def _evidence(report: Report, data: Pictures) -> Picture | None:
         alt.Tooltip("ln_e:Q", format=".3~g", title="ln e"),
     ]
     scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
-    base = alt.Chart(_data(rows))
+    base = alt.Chart(sets.add(rows))
     x = alt.X("n:Q", axis=alt.Axis(title="requests judged", format="~s", tickCount=6))
     y = alt.Y("ln_e:Q", axis=alt.Axis(title="ln e against the claim", tickCount=5))
     line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, alt.Color("claim:N", scale=scale))
     dots = base.mark_circle(size=20).encode(x, y, alt.Color("claim:N", scale=scale), tooltip=hover)
     rule = (
-        alt.Chart(_rows([{"limit": limit}]))
+        alt.Chart(sets.add([{"limit": limit}]))
         .mark_rule(strokeDash=[5, 3], strokeWidth=1.6, color="currentColor")
         .encode(alt.Y("limit:Q"))
     )
     label = (
-        alt.Chart(_rows([{"limit": limit, "label": "broken for certain above this line"}]))
+        alt.Chart(sets.add([{"limit": limit, "label": "broken for certain above this line"}]))
         .mark_text(align="left", baseline="bottom", dx=4, dy=-3)
         .encode(alt.Y("limit:Q"), x=alt.value(0), text="label:N")
     )
@@ -421,11 +426,15 @@ def _evidence(report: Report, data: Pictures) -> Picture | None:
         "calls it broken."
     )
     return Picture(
-        "evidence", "How strong is the evidence against it?", text, _finished(alt.layer(rule, label, line, dots), 200)
+        "evidence",
+        "How strong is the evidence against it?",
+        text,
+        _finished(alt.layer(rule, label, line, dots), 200, sets),
     )
 
 
 def _routes(report: Report, data: Pictures) -> Picture | None:
+    sets = Sets()
     if not data.routes:
         return None
     phases = [safe(name) for name in dict.fromkeys(row["phase"] for row in data.routes)]
@@ -444,7 +453,7 @@ def _routes(report: Report, data: Pictures) -> Picture | None:
         alt.Tooltip("share:Q", format=".2%"),
         alt.Tooltip("expected:Q", format=".1%", title="configured"),
     ]
-    arrows = alt.Chart(_data(edges)).transform_filter("datum.phase == phase")
+    arrows = alt.Chart(sets.add(edges)).transform_filter("datum.phase == phase")
     arrow = arrows.mark_rule(opacity=0.65, strokeCap="round").encode(
         x,
         y,
@@ -459,13 +468,13 @@ def _routes(report: Report, data: Pictures) -> Picture | None:
         .mark_text(fontSize=12, fontWeight="bold", dy=-8, align="center")
         .encode(alt.X("lx:Q"), alt.Y("ly:Q"), text="label:N")
     )
-    boxes = alt.Chart(_data(nodes)).transform_filter("datum.phase == phase || datum.phase == '*'")
+    boxes = alt.Chart(sets.add(nodes)).transform_filter("datum.phase == phase || datum.phase == '*'")
     names = [
         boxes.transform_filter(f"datum.align == '{side}'")
         .mark_text(
             align=side,
             fontSize=12.5,
-            dx={"left": 8, "right": -8, "center": 0}[side],
+            dx={"left": 8, "right": -8, "center": -30}[side],
             dy=0 if side != "center" else -12,
         )
         .encode(x, y, text="name:N")
@@ -478,7 +487,7 @@ def _routes(report: Report, data: Pictures) -> Picture | None:
         "configured one in brackets."
     )
     return Picture(
-        "routes", "What did the routing do?", text, _finished(layers, height), {"phase": phases}, {"phase": phase}
+        "routes", "What did the routing do?", text, _finished(layers, height, sets), {"phase": phases}, {"phase": phase}
     )
 
 
@@ -555,6 +564,7 @@ def _arrow_label(row: Row) -> str:
 
 def trend_chart(rows: Sequence[Row]) -> Picture | None:
     """One claim's figure from run to run, with its interval and the margin."""
+    sets = Sets()
     kept = [
         {
             key: row[key]
@@ -565,11 +575,13 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
     ]
     if not kept:
         return None
-    claims = [safe(name, 80) for name in dict.fromkeys(row["claim"] for row in kept)]
-    kept = [{**row, "claim": safe(row["claim"], 80)} for row in kept]
+    claims = [safe(name) for name in dict.fromkeys(row["claim"] for row in kept)]
+    kept = [{**row, "claim": safe(row["claim"])} for row in kept]
     rank = {"broken": 0, "void": 1, "undecided": 2, "shown": 3}
     first = min(kept, key=lambda row: rank[row["state"]])["claim"]
-    base = alt.Chart(_rows([{**row, "run": safe(row["run"])} for row in kept])).transform_filter("datum.claim == claim")
+    base = alt.Chart(sets.add([{**row, "run": safe(row["run"])} for row in kept])).transform_filter(
+        "datum.claim == claim"
+    )
     x = alt.X("at:O", axis=alt.Axis(title="run", labelAngle=0))
     y = alt.Y("estimate:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="found, in the claim's unit", tickCount=5))
     states = alt.Color(
@@ -597,7 +609,7 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
         "trend",
         "One claim from run to run",
         "Dots: what was found; bars: the interval; dashes: the margin.",
-        _finished(layers, 230),
+        _finished(layers, 230, sets),
         {"claim": claims},
         {"claim": first},
     )

@@ -28,6 +28,7 @@ from analysis.verdict import HOLD, INVALID, PROMOTE, ROLL_BACK
 
 LIMIT_BYTES = 1_500_000
 _MOST_TRENDS = 2000
+_LEAST = 2
 _FOLDER = Path(__file__).resolve().parent
 _SIGNS = {PROMOTE: "✓", ROLL_BACK: "✗", HOLD: "…", INVALID: "?"}
 _STATE_SIGNS = {SHOWN: "✓", BROKEN: "✗", UNDECIDED: "…", VOID: "?"}
@@ -122,7 +123,7 @@ def _drawn(report: Report, data: Pictures | None) -> list[Any]:
 
 
 def page(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
-    """A page of ours, small enough: still pictures are left out from the last on, the first two stay."""
+    """A page of ours, small enough: still pictures are left out from the last on, then live ones; two of each stay."""
     alive = bool(drawn)
     stills = [runtime.still(picture) for picture in drawn]
     while True:
@@ -131,16 +132,19 @@ def page(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
             for one, svg in zip(drawn, stills, strict=True)
         ]
         whole = _filled(template, {**values, "pictures": shown}, drawn)
-        if len(whole.encode()) < LIMIT_BYTES or not any(stills[2:]):
+        if len(whole.encode()) < LIMIT_BYTES or len(drawn) <= _LEAST:
             return whole
-        stills[max(place for place, svg in enumerate(stills) if svg)] = ""
+        if any(stills[_LEAST:]):
+            stills[max(place for place, svg in enumerate(stills) if svg)] = ""
+        else:
+            drawn, stills = drawn[:-1], stills[:-1]
 
 
 def _filled(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
     bundle = runtime.javascript() if drawn else ""
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     hashes = " ".join(_hash(text) for text in (bundle, script) if text)
-    specs = json.dumps({one.name: one.spec for one in drawn}, ensure_ascii=False, separators=(",", ":"))
+    specs = json.dumps({one.name: _packed(one.spec) for one in drawn}, ensure_ascii=False, separators=(",", ":"))
     return (
         _environment()
         .get_template(template)
@@ -154,6 +158,15 @@ def _filled(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
             schema_version=1,
         )
     )
+
+
+def _packed(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification with its rows as columns and lists of values, which is half as long; page.js unpacks it."""
+    sets = {}
+    for name, rows in spec["datasets"].items():
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        sets[name] = {"columns": columns, "rows": [[row.get(key) for key in columns] for row in rows]}
+    return {**spec, "datasets": sets}
 
 
 def _inert(text: str) -> str:

@@ -1,11 +1,17 @@
 "use strict";
 // Pictures come alive when they are near the screen; without scripts the still ones stay.
 const specs = JSON.parse(document.getElementById("specs").textContent);
+function unpacked(spec) {
+  const datasets = {};
+  for (const [name, { columns, rows }] of Object.entries(spec.datasets))
+    datasets[name] = rows.map((row) => Object.fromEntries(columns.map((key, place) => [key, row[place]])));
+  return { ...spec, datasets };
+}
 function embed(figure) {
   const live = figure.querySelector(".live"), still = figure.querySelector(".still");
   live.hidden = false;
   if (still) still.style.display = "none";
-  return vegaEmbed(live, specs[figure.dataset.chart], { renderer: "svg", actions: false, ast: true, mode: "vega-lite" }).then(
+  return vegaEmbed(live, unpacked(specs[figure.dataset.chart]), { renderer: "svg", actions: false, ast: true, mode: "vega-lite" }).then(
     (made) => {
       if (still) still.remove(); // its gradients have the names of the live ones
       live.querySelector("svg").setAttribute("aria-hidden", "true");
