@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import balance, failures, latency, outputs, split, validity
+from analysis import balance, failures, latency, outputs, secondary, split, validity
 from analysis.answers import Answer, attribute_outputs
 from analysis.findings import Check
+from analysis.latency import limits
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.stops import horizons
@@ -101,6 +102,7 @@ def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check]
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
+        secondary=list(secondary.describe(seen.tally, registered)),
         drifts=list(balance.drifts(seen.tally, registered)),
     )
 
@@ -141,7 +143,8 @@ def _plan(rows: Rows, known: tuple[RunInfo, Experiment], found: tuple[Hypotheses
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
     stopped = horizons(info, periods)
-    return Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, stopped)
+    arms = tuple(experiment.arms)
+    return Plan(arms, periods, registered.batch_seconds, warm_until, by_header, stopped, limits(registered))
 
 
 def intended(examined: Examined) -> Any:

@@ -12,7 +12,7 @@ import ibis
 import pandas as pd
 import pyarrow as pa
 
-from analysis.answers import Answer
+from analysis.answers import UNUSABLE, Answer
 from analysis.rows import Rows
 from analysis.stats.bins import PER_OCTAVE, ZERO
 from experiments.core.hypotheses import batch_seconds
@@ -36,6 +36,7 @@ KEYS = (
     "reason",
     "outcome",
     "stale",
+    "over",
     "bin",
 )
 SUMS = ("n", "latency_us", "late")
@@ -46,6 +47,8 @@ class Plan:
     """What the tally must know beside the rows.
 
     `horizons`: by the index of a period, the moment from which its requests no longer count, whatever they waited.
+    `limits_us`: latencies, from the intended start, beyond which answers are counted; a cell's `over` is how many of
+    them its answers exceed.
     """
 
     arms: Sequence[str]
@@ -54,6 +57,7 @@ class Plan:
     warm_until_us: int
     by_header: bool
     horizons: Mapping[int, int] = field(default_factory=dict)
+    limits_us: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ def _keys(rows: Any, plan: Plan, latency: str = "latency_us") -> Any:
         reason=ibis.cases((answered != "", ""), else_=_reason(rows)),
         outcome=_outcome(rows),
         stale=(routed_phase != "") & (routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
+        over=_over(rows, plan.limits_us),
         bin=latency_bin(rows[latency]),
         latency_us=rows.latency_us,
         is_late=((rows.start_us - rows.intended_us) > LATE_US).fill_null(False).cast("int64"),  # noqa: FBT003
@@ -199,6 +204,12 @@ def _standing(rows: Any, plan: Plan) -> Any:
     )
 
 
+def _over(rows: Any, limits_us: Sequence[int]) -> Any:
+    """How many limits the latency from the intended start reaches; from the actual one where nothing was intended."""
+    intended = rows.end_us - rows.intended_us.fill_null(rows.start_us)
+    return sum(((intended >= limit).cast("int64") for limit in limits_us), start=ibis.literal(0, "int64"))
+
+
 def _known_arm(name: Any, arms: Sequence[str]) -> Any:
     return ibis.cases((name.isin(list(arms)), name), else_="")
 
@@ -209,10 +220,11 @@ def _reason(rows: Any) -> Any:
 
 
 def _outcome(rows: Any) -> Any:
-    """`ok`, the error class that the load process recorded, or the status."""
+    """`ok`, the error class that the load process recorded, what is wrong with the output, or the status."""
     served = rows.status.between(200, 299)
     status = ibis.literal("http-") + rows.status.cast("string")
-    return ibis.cases((rows.error.notnull(), rows.error), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
+    unusable = served & rows.reason.isin(list(UNUSABLE))
+    return ibis.cases((rows.error.notnull(), rows.error), (unusable, rows.reason), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
 
 
 def latency_bin(latency_us: Any) -> Any:
