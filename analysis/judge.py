@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from analysis import balance, failures, latency, outputs, split, validity
+from analysis import balance, failures, latency, outputs, secondary, split, validity
 from analysis.answers import attribute_outputs
+from analysis.latency import limits
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, Tally, tally
@@ -23,8 +24,12 @@ BY_HEADER = (
 )
 
 
-def judge(run: RunDir) -> Report:
+def judge(run: RunDir, *, live: bool = False) -> Report:
     """The report of a run.
+
+    Args:
+        run: Where its records are.
+        live: The run goes on: latency is decided only at those registered looks that have been reached.
 
     Raises:
         RecordsError: the run directory is empty, damaged, foreign or of a newer schema.
@@ -38,7 +43,7 @@ def judge(run: RunDir) -> Report:
     rates = {name: experiment.load.arrivals * cohort.share for name, cohort in experiment.cohorts.items()}
     split_claims, shares = split.judge(seen.tally, registered, lost, rates)
     errors_claims, failed = failures.judge(seen.tally, registered, lost, rates)
-    latency_claims, latencies = latency.judge(seen.tally, registered, rates)
+    latency_claims, latencies = latency.judge(seen.tally, registered, rates, live=live)
     conditions = validity.checks(seen)
     claims = [validity.apply(claim, conditions) for claim in [*split_claims, *errors_claims, *latency_claims]]
     arms = list(experiment.arms)
@@ -58,6 +63,7 @@ def judge(run: RunDir) -> Report:
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
+        secondary=list(secondary.describe(seen.tally, registered)),
         drifts=list(balance.drifts(seen.tally, registered)),
     )
 
@@ -94,7 +100,7 @@ def _tally(run: RunDir, rows: Rows, known: tuple[Experiment, Hypotheses, Sequenc
     origin = rows.origin_us
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
-    plan = Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header)
+    plan = Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, limits(registered))
     return tally(rows, attribute_outputs(run, read_references(run)), plan)
 
 

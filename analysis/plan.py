@@ -183,6 +183,8 @@ def _latency(experiment: Experiment, registered: Hypotheses, claim: LatencyHypot
         sizes = multiple * canary, multiple * baseline
         if batches < registered.min_batches or min(sizes) < needed(claim.quantile):
             return 0.0
+        if claim.limit_us is not None:
+            return float(canary > 0)  # no earlier run says how far below its limit the canary lies
         return latency_chance(claim, (*sizes, batches), spread, registered.looks[-1].alpha) if n else 0.0
 
     return _outlook(claim, (experiment, claim.phase, claim.cohorts), chance_at, f"log latency varies by {spread:g}")
@@ -207,6 +209,9 @@ def latency_chance(claim: LatencyHypothesis, sizes: tuple[float, float, int], sp
         alpha: One-sided level.
     """
     canary, baseline, batches = sizes
+    if claim.measure == "mean":
+        error = math.sqrt(math.expm1(spread**2) * (1 / canary + 1 / baseline))
+        return float(stats.norm.cdf(math.log1p(claim.margin) / error - float(stats.t.isf(alpha, batches - 1))))
     beyond = 1 - claim.quantile
     place = float(stats.norm.isf(beyond)) + math.log1p(claim.margin) / spread
     seen = float(stats.norm.sf(place))

@@ -194,7 +194,7 @@ def judge(
         against = [cohort for cohort in hypothesis.cohorts if refuted[hypothesis.id, cohort]]
         own = {cohort: single[hypothesis.id, cohort] for cohort in hypothesis.cohorts}
         pooled = place(tally, hypothesis, hypothesis.cohorts, what)
-        worst = max((found.judged.log_e for found in own.values()))
+        worst = max(found.judged.log_e for found in own.values())
         told = own[against[0]] if against and worst < math.inf else pooled
         claims.append(_claim(hypothesis, registered, (told, pooled, worst), against, rates))
         for cohort, found in own.items():

@@ -12,7 +12,7 @@ import ibis
 import pandas as pd
 import pyarrow as pa
 
-from analysis.answers import Answer
+from analysis.answers import UNUSABLE, Answer
 from analysis.rows import Rows
 from analysis.stats.bins import PER_OCTAVE, ZERO
 from experiments.core.hypotheses import batch_seconds
@@ -36,6 +36,7 @@ KEYS = (
     "reason",
     "outcome",
     "stale",
+    "over",
     "bin",
 )
 SUMS = ("n", "latency_us", "late")
@@ -43,13 +44,18 @@ SUMS = ("n", "latency_us", "late")
 
 @dataclass(frozen=True)
 class Plan:
-    """What the tally must know beside the rows."""
+    """What the tally must know beside the rows.
+
+    `limits_us`: latencies, from the intended start, beyond which answers are counted; a cell's `over` is how many of
+    them its answers exceed.
+    """
 
     arms: Sequence[str]
     periods: Sequence[Period]
     batch_seconds: dict[str, float]
     warm_until_us: int
     by_header: bool
+    limits_us: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ def _keys(rows: Any, plan: Plan) -> Any:
         reason=ibis.cases((answered != "", ""), else_=_reason(rows)),
         outcome=_outcome(rows),
         stale=(routed_phase != "") & (routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
+        over=_over(rows, plan.limits_us),
         bin=latency_bin(rows.latency_us),
         latency_us=rows.latency_us,
         is_late=((rows.start_us - rows.intended_us) > LATE_US).fill_null(False).cast("int64"),  # noqa: FBT003
@@ -160,6 +167,12 @@ def _standing(rows: Any, plan: Plan) -> Any:
     )
 
 
+def _over(rows: Any, limits_us: Sequence[int]) -> Any:
+    """How many limits the latency from the intended start reaches; from the actual one where nothing was intended."""
+    intended = rows.end_us - rows.intended_us.fill_null(rows.start_us)
+    return sum(((intended >= limit).cast("int64") for limit in limits_us), start=ibis.literal(0, "int64"))
+
+
 def _known_arm(name: Any, arms: Sequence[str]) -> Any:
     return ibis.cases((name.isin(list(arms)), name), else_="")
 
@@ -170,10 +183,11 @@ def _reason(rows: Any) -> Any:
 
 
 def _outcome(rows: Any) -> Any:
-    """`ok`, the error class that the load process recorded, or the status."""
+    """`ok`, the error class that the load process recorded, what is wrong with the output, or the status."""
     served = rows.status.between(200, 299)
     status = ibis.literal("http-") + rows.status.cast("string")
-    return ibis.cases((rows.error.notnull(), rows.error), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
+    unusable = served & rows.reason.isin(list(UNUSABLE))
+    return ibis.cases((rows.error.notnull(), rows.error), (unusable, rows.reason), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
 
 
 def latency_bin(latency_us: Any) -> Any:

@@ -145,4 +145,5 @@ def _other(report: Report) -> str:
         for one in report.dispersions
     ]
     told += [lines.drift(one) for one in report.drifts]
+    told += [f"Not judged by: {lines.secondary(one)}" for one in report.secondary]
     return _folded("Outputs and dispersion", "\n".join(f"- {text(line, _LONG)}" for line in told[:_ROWS]))

@@ -11,7 +11,7 @@ from scipy import special, stats
 Floats = npt.NDArray[np.float64]
 
 TRIM = 0.15
-"""Part of the data at either end at which no change is looked for: there the ratio is large by chance (Andrews 1993)."""
+"""Part of the data at either end without a change: there the ratio is large by chance (Andrews 1993)."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ POINTS = rf"^{_NUMBER}\s*pp$"
 DURATION = rf"^{_NUMBER}\s*(ms|s|m|min|h)$"
 RATE = rf"^{_NUMBER}\s*/\s*(s|min|h)$"
 INCREASE = rf"^\+{_NUMBER}\s*%$"
+LIMIT = rf"^<\s*{_NUMBER}\s*(ms|s)$"
 
 
 def _bad(value: object, rule: str) -> PydanticCustomError:
@@ -81,3 +82,9 @@ Increase = Annotated[
     *_quantity(INCREASE, "must be an increase such as +20%", lambda m: float(m[1]) / 100),
 ]
 """A relative increase; 0.2 means 20 % more, once read."""
+
+Limit = Annotated[
+    float,
+    *_quantity(LIMIT, "must be a limit such as < 250ms", lambda m: float(m[1]) * _SECONDS[m[2]]),
+]
+"""A latency that may not be reached; seconds once read."""

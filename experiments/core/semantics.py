@@ -27,6 +27,7 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _arm_sources(raw)
     yield from _cohort_shares(raw)
     yield from _phase_names(raw)
+    yield from _mean_limits(raw)
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
             yield from _phase(phase, ("phases", index), arms, [str(c) for c in _mapping(raw.get("cohorts"))])
@@ -71,6 +72,14 @@ def _phase_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if isinstance(name, str) and Counter(names)[name] > 1 and name in names[:index]:
             yield Problem(("phases", index, "name"), f"{name!r} is used before; phase names must differ; rename one.")
+
+
+def _mean_limits(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    claim = _mapping(_mapping(raw.get("claims")).get("latency")).get("mean")
+    limit = claim if isinstance(claim, str) and claim.lstrip().startswith("<") else _mapping(claim).get("limit")
+    if limit is not None:
+        loc = ("claims", "latency", "mean")
+        yield Problem(loc, "a limit is for quantiles; give the mean a margin such as +20%, or limit p50 or p99.")
 
 
 def _phase(

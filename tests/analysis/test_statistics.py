@@ -10,7 +10,8 @@ from scipy import optimize, special
 
 from analysis.stats import bernoulli, dispersion, likelihood, multinomial
 from analysis.stats.bins import bin_of, lower_edge, middle, quantile_bin
-from analysis.stats.exceedances import Histogram, density_ratio, lag_correlation, largest_lag, quantile_ratio
+from analysis.stats.batches import lag_correlation, largest_lag
+from analysis.stats.exceedances import Histogram, density_ratio, quantile_ratio
 
 COUNTS = st.lists(st.integers(0, 10**6), min_size=2, max_size=6)
 
