@@ -1,11 +1,18 @@
 """Every distinct output of a run → the arm that gave it, or the reason why none is named."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.core.answers import Vector
 from experiments.core.attribution import Reference, attribute
 from experiments.core.records import Output, References, RunDir, read_outputs
+
+WRONG_SHAPE, NOT_FINITE = "wrong shape", "not finite"
+
+UNUSABLE = (WRONG_SHAPE, NOT_FINITE)
+"""Reasons for which an answer with a status of success is a failure all the same."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,22 @@ class Attributor:
         key = (output.payload, output.signature)
         if key not in self._found:
             vector = np.array([np.nan if value is None else value for value in output.values], dtype=np.float64)
-            outcome = attribute(vector, self._known.get(output.payload, {}))
-            self._found[key] = Answer(*key, outcome.arm or "", "" if outcome.arm else outcome.reason)
+            self._found[key] = _answer(key, vector, self._known.get(output.payload, {}))
 
     @property
     def answers(self) -> list[Answer]:
         """All of them, in an order that does not depend on that of their coming."""
         return [self._found[key] for key in sorted(self._found)]
+
+
+def _answer(key: tuple[str, str], vector: Vector, known: Mapping[str, Reference]) -> Answer:
+    """What is wrong with the numbers themselves goes before what they are near to."""
+    if not np.isfinite(vector).all():
+        return Answer(*key, "", NOT_FINITE)
+    if known and all(vector.shape != reference.output.shape for reference in known.values()):
+        return Answer(*key, "", WRONG_SHAPE)
+    outcome = attribute(vector, known)
+    return Answer(*key, outcome.arm or "", "" if outcome.arm else outcome.reason)
 
 
 def _references(references: References | None) -> dict[str, dict[str, Reference]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.answers import UNUSABLE
 from analysis.stats.changepoint import Change, bernoulli_change, trend_p_value
 from analysis.stats.dispersion import Dispersion, design_effect, over_scales, p_too_even
 from analysis.tally import Tally
@@ -43,8 +44,8 @@ class Draws:
 
 
 def with_arm(cells: Any) -> Any:
-    """Cells with the arm that they count for: by output, by route header where there is none, else the empty name."""
-    by_header = (cells["answered"] == "") & (cells["reason"] == "no output")
+    """Cells with the arm that they count for: by output, by header where that is of no use, else the empty name."""
+    by_header = (cells["answered"] == "") & cells["reason"].isin(["no output", *UNUSABLE])
     return cells.assign(arm=np.where(by_header, cells["routed"], cells["answered"]))
 
 

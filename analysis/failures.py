@@ -1,6 +1,7 @@
 """Does the canary fail more often than the baseline? Counts by routed arm → one claim for each canary."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis import words
+from analysis.answers import NOT_FINITE, WRONG_SHAPE
 from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Failures, Interval, Need
 from analysis.needs import LEAST_MORE, smallest_multiple
 from analysis.stats import bernoulli
@@ -239,5 +241,26 @@ def _rows(tally: Tally, phase: str, registered: Hypotheses) -> Sequence[Failures
         low, high = bernoulli.rate_interval(seen.rate, registered.alpha_errors)
         between = Interval(seen.rate.estimate, low, high, 1 - registered.alpha_errors, anytime=True)
         classes = {str(name): int(n) for (of, name), n in failed.items() if of == arm}
-        rows.append(Failures(phase, arm, round(seen.requests), round(seen.failed), between, classes))
+        kinds: dict[str, int] = {}
+        for name, n in classes.items():
+            kinds[kind_of(name)] = kinds.get(kind_of(name), 0) + n
+        rows.append(Failures(phase, arm, round(seen.requests), round(seen.failed), between, classes, kinds))
     return rows
+
+
+KINDS = ("timeout", "connect", "4xx", "5xx", WRONG_SHAPE, NOT_FINITE, "other")
+_CONNECT = {"connect", "reset", "tls", "refused", "dns"}
+
+
+def kind_of(name: str) -> str:
+    """The kind of a recorded failure: one of `KINDS`.
+
+    >>> [kind_of(name) for name in ("timeout", "reset", "http-503", "http_4xx", "undecodable", "protocol")]
+    ['timeout', 'connect', '5xx', '4xx', 'wrong shape', 'other']
+    """
+    status = re.match(r"http[-_]([45])[\dx]{2}$", name)
+    if status:
+        return f"{status[1]}xx"
+    if name in _CONNECT or name in KINDS:
+        return "connect" if name in _CONNECT else name
+    return WRONG_SHAPE if name == "undecodable" else "other"

@@ -43,7 +43,10 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Failures(msgspec.Struct, frozen=True):
-    """How often the requests that were routed to one arm failed in one phase, and how."""
+    """How often the requests that were routed to one arm failed in one phase, and how.
+
+    `classes` are as recorded; `kinds` sum them up: timeout, connect, 4xx, 5xx, wrong shape, not finite, other.
+    """
 
     phase: str
     arm: str
@@ -51,6 +54,7 @@ class Failures(msgspec.Struct, frozen=True):
     failed: int
     rate: Interval
     classes: dict[str, int]
+    kinds: dict[str, int] = {}
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -61,6 +65,25 @@ class Latency(msgspec.Struct, frozen=True):
     requests: int
     mean_us: float | None
     quantiles_us: dict[str, float]
+
+
+class Secondary(msgspec.Struct, frozen=True):
+    """A statistic beside the claims, on which no verdict rests: what it says, and what it assumes to be worth anything.
+
+    `null_value` is what the estimate would be if the arms did not differ.
+    """
+
+    phase: str
+    arm: str
+    name: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    level: float
+    unit: str
+    assumption: str
+    null_value: float | None = None
+    p_value: float | None = None
 
 
 class Dispersion(msgspec.Struct, frozen=True):
@@ -150,7 +173,12 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    """How often two arms name the same class for the same payload; how often each is right where labels are known."""
+    """How often two arms name the same class for the same payload; how often each is right where labels are known.
+
+    `agreeing_top5`: the baseline's first class is among the arm's first five. `distance` is the total variation between
+    the two outputs, over payloads. `p_value` is McNemar's, exact, over distinct payloads: does one arm err more often?
+    `accuracy` are intervals of Clopper & Pearson, of the arm and of the baseline.
+    """
 
     arm: str
     baseline: str
@@ -161,3 +189,8 @@ class Outputs(msgspec.Struct, frozen=True):
     baseline_right: int
     only_arm_right: int
     only_baseline_right: int
+    agreeing_top5: int = 0
+    distance_mean: float | None = None
+    distance_max: float | None = None
+    p_value: float | None = None
+    accuracy: list[Interval] = []

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import balance, failures, latency, outputs, split, validity
+from analysis import balance, failures, latency, outputs, secondary, split, validity
 from analysis.answers import Answer, attribute_outputs
 from analysis.findings import Check
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
@@ -101,6 +101,7 @@ def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check]
         records=_records(seen),
         periods=_periods(seen),
         alpha=registered.alpha,
+        secondary=list(secondary.describe(seen.tally, registered)),
         drifts=list(balance.drifts(seen.tally, registered)),
     )
 

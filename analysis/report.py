@@ -2,7 +2,7 @@
 
 import msgspec
 
-from analysis.findings import Check, Claim, Dispersion, Drift, Failures, Latency, Outputs, Share
+from analysis.findings import Check, Claim, Dispersion, Drift, Failures, Latency, Outputs, Secondary, Share
 from analysis.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -67,3 +67,4 @@ class Report(msgspec.Struct, frozen=True):
     periods: list[PeriodLine]
     alpha: float
     drifts: list[Drift] = []
+    secondary: list[Secondary] = []

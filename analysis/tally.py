@@ -12,7 +12,7 @@ import ibis
 import pandas as pd
 import pyarrow as pa
 
-from analysis.answers import Answer
+from analysis.answers import UNUSABLE, Answer
 from analysis.rows import Rows
 from analysis.stats.bins import PER_OCTAVE, ZERO
 from experiments.core.hypotheses import batch_seconds
@@ -209,10 +209,11 @@ def _reason(rows: Any) -> Any:
 
 
 def _outcome(rows: Any) -> Any:
-    """`ok`, the error class that the load process recorded, or the status."""
+    """`ok`, the error class that the load process recorded, what is wrong with the output, or the status."""
     served = rows.status.between(200, 299)
     status = ibis.literal("http-") + rows.status.cast("string")
-    return ibis.cases((rows.error.notnull(), rows.error), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
+    unusable = served & rows.reason.isin(list(UNUSABLE))
+    return ibis.cases((rows.error.notnull(), rows.error), (unusable, rows.reason), (served, OK), else_=status)  # noqa: PD004 - Ibis, not pandas
 
 
 def latency_bin(latency_us: Any) -> Any:

@@ -1,7 +1,7 @@
 """What every rendering says of one thing, in the same words: cells of tables, before any layout."""
 
 from analysis import words
-from analysis.findings import Claim, Dispersion, Drift, Failures, Interval, Latency, Outputs, Share
+from analysis.findings import Claim, Dispersion, Drift, Failures, Interval, Latency, Outputs, Secondary, Share
 from analysis.render.text import safe
 from analysis.report import Report
 
@@ -81,9 +81,33 @@ def drift(row: Drift) -> str:
 def outputs(row: Outputs) -> str:
     """How the outputs of two arms compare."""
     text = f"{row.arm} and {row.baseline} name the same class for {row.agreeing} of {row.payloads} payloads"
+    if row.distance_mean is not None:
+        text += f" ({row.agreeing_top5} within the first five; total variation {row.distance_mean:.2f} on average)"
     if not row.labelled:
         return f"{text}; no labels are known."
-    return f"{text}; right: {row.arm} {row.right}, {row.baseline} {row.baseline_right} of {row.labelled} with a label."
+    text = f"{text}; right: {row.arm} {row.right}, {row.baseline} {row.baseline_right} of {row.labelled} with a label"
+    if row.p_value is None:
+        return f"{text}; neither is right alone."
+    return f"{text} (McNemar, exact, over distinct payloads: p = {row.p_value:.2g})."
+
+
+def secondary(row: Secondary) -> str:
+    """A statistic beside the claims, with what it assumes."""
+    parts = [f"phase {row.phase}, {row.arm}: {row.name}"]
+    if row.estimate is not None:
+        ends = [_amount(value, row.unit) for value in (row.estimate, row.low, row.high)]
+        parts.append(f"{ends[0]} ({words.level(1 - row.level)}: {ends[1]} to {ends[2]})")
+    if row.p_value is not None:
+        parts.append(f"p = {row.p_value:.2g}")
+    return f"{', '.join(parts)}; assumes {row.assumption}."
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "unbounded"
+    if unit == "us":
+        return words.milliseconds(value)
+    return f"{100 * (value - 1):+.1f}%" if unit == "ratio" else f"{value:.3f}"
 
 
 def dispersion(one: Dispersion) -> str:

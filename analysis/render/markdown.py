@@ -142,4 +142,5 @@ def _other(report: Report) -> str:
     told += [] if report.outputs_applicable else ["Outputs: not applicable, the weights are random."]
     told += [lines.dispersion(one) for one in report.dispersions]
     told += [lines.drift(one) for one in report.drifts]
+    told += [f"Not judged by: {lines.secondary(one)}" for one in report.secondary]
     return _folded("Outputs and dispersion", "\n".join(f"- {text(line, _LONG)}" for line in told[:_ROWS]))

@@ -77,3 +77,34 @@ def shares_p_value(counts: Sequence[float], shares: Sequence[float]) -> tuple[st
     expected = np.array([share for _, share in positive])
     observed = np.array([count for count, _ in positive])
     return "Pearson chi-square", float(stats.chisquare(observed, expected / expected.sum() * total).pvalue)
+
+
+def jeffreys(hits: float, n: float, alpha: float) -> tuple[float, float]:
+    """Jeffreys' interval of a rate: the equal-tailed posterior of Beta(½, ½) (Brown, Cai & DasGupta 2001, section 4.3).
+
+    Independent trials at one look.
+
+    >>> [round(end, 4) for end in jeffreys(0, 20, 0.05)]
+    [0.0, 0.1166]
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    low = 0.0 if hits <= 0 else float(stats.beta.ppf(alpha / 2, hits + 0.5, n - hits + 0.5))
+    high = 1.0 if hits >= n else float(stats.beta.isf(alpha / 2, hits + 0.5, n - hits + 0.5))
+    return low, high
+
+
+def sample_ratio(counts: Sequence[float], shares: Sequence[float]) -> tuple[float, float]:
+    """Pearson's χ² and its p-value against fixed positive shares: the test of a sample ratio mismatch.
+
+    Independent requests at one look: looked at all the time it rejects a true share half of the time.
+
+    >>> statistic, p = sample_ratio([821588, 815482], [0.5, 0.5])
+    >>> round(statistic, 3), round(p * 1e6, 1)
+    (22.774, 1.8)
+    """
+    observed, expected = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
+    if observed.sum() <= 0 or observed.size < 2:  # noqa: PLR2004 - one arm has no ratio
+        return 0.0, 1.0
+    found = stats.chisquare(observed, expected / expected.sum() * observed.sum())
+    return float(found.statistic), float(found.pvalue)

@@ -28,3 +28,29 @@ def e_holm(log_e_values: Sequence[float], alpha: float) -> list[bool]:
     [True, False, False]
     """
     return holm([math.exp(-max(min(value, 700.0), -700.0)) for value in log_e_values], alpha)
+
+
+def benjamini_hochberg(p_values: Sequence[float], rate: float) -> list[bool]:
+    """Which nulls are rejected, with at most `rate` of the rejections false on average (Benjamini & Hochberg 1995).
+
+    For p-values that are independent or positively dependent. No verdict rests on it: a roll-back must bound the
+    chance of any false alarm, which this does not.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.5], 0.05)
+    [True, False, False, False]
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    last = max((step for step, at in enumerate(order, 1) if p_values[at] * len(order) <= rate * step), default=0)
+    rejected = [False] * len(p_values)
+    for index in order[:last]:
+        rejected[index] = True
+    return rejected
+
+
+def e_benjamini_hochberg(log_e_values: Sequence[float], rate: float) -> list[bool]:
+    """The same for e-values, whatever their dependence (Wang & Ramdas 2022, definition 1).
+
+    >>> e_benjamini_hochberg([math.log(100), math.log(45), 0.0], 0.05)
+    [True, True, False]
+    """
+    return benjamini_hochberg([math.exp(-max(min(value, 700.0), -700.0)) for value in log_e_values], rate)

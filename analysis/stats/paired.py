@@ -1,0 +1,18 @@
+"""The same payloads asked of two arms: does one of them err more often?"""
+
+from scipy import stats
+
+
+def mcnemar(only_first: int, only_second: int) -> float | None:
+    """The exact two-sided p-value of "each arm is alone right equally often"; None where they never differ.
+
+    Null: of the payloads on which just one arm is right, either is it with probability ½. The payloads must be distinct
+    and drawn independently: asking one payload a thousand times is one payload.
+
+    Source: McNemar 1947; exact as in Fagerland, Lydersen & Laake 2013, section 2.
+
+    >>> round(mcnemar(1, 9), 4), mcnemar(0, 0)
+    (0.0215, None)
+    """
+    differing = only_first + only_second
+    return None if differing == 0 else float(stats.binomtest(only_first, differing, 0.5).pvalue)
