@@ -110,6 +110,8 @@ def bernoulli_sequence(
 
     rate, tiny = hits / n, 1e-12
     inside = min(max(rate, tiny), 1 - tiny)
+    if excess(inside) >= 0:  # narrower than floating point can say
+        return min(rate, inside), max(rate, inside)
     low = 0.0 if rate <= 0 or excess(tiny) <= 0 else float(optimize.brentq(excess, tiny, inside, xtol=1e-13))
     high = 1.0 if rate >= 1 or excess(1 - tiny) <= 0 else float(optimize.brentq(excess, inside, 1 - tiny, xtol=1e-13))
     return low, high

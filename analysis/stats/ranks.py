@@ -126,7 +126,7 @@ def _falls_to(share: Callable[[float], float], goal: float, ends: tuple[float, f
     found = []
     for strict in (True, False):
         low, high = ends
-        for _ in range(60):
+        for _ in range(36):
             middle = (low + high) / 2
             above = share(middle) > goal if strict else share(middle) >= goal
             low, high = (middle, high) if above else (low, middle)

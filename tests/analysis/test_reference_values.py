@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.stats import bernoulli, boundaries, fixed, multinomial, paired, quantiles, ranks
+from analysis.stats import bernoulli, fixed, multinomial
 from analysis.stats.multiplicity import holm
 
 
@@ -68,69 +68,3 @@ def test_bound_of_nothing_is_clopper_and_pearsons():
     for n in (1, 20, 500):
         test = stats.binomtest(0, n, alternative="less").proportion_ci(0.95, method="exact")
         assert bernoulli.zero_bound(n, 0.05) == pytest.approx(test.high, abs=1e-12)
-
-
-# confseq's uniform_boundaries_unittest.cpp, whose numbers come from a reference implementation in R.
-
-
-def test_beta_binomial_mixture_of_confseq():
-    mixture, bound = boundaries.beta_binomial_log_mixture, boundaries.beta_binomial_bound
-    assert mixture(10, 100, 100, 0.2, 0.8, one_sided=False) == pytest.approx(-0.6941012, abs=5e-8)
-    assert mixture(10, 100, 100, 0.2, 0.8) == pytest.approx(-0.07134019, abs=5e-9)
-    assert bound(100, 0.05, 100, 0.2, 0.8, one_sided=False) == pytest.approx(31.4308, abs=5e-5)
-    assert bound(100, 0.05, 100, 0.2, 0.8) == pytest.approx(28.41238, abs=5e-6)
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "t_opt", "expected"),
-    [(700, 1000, 100, (0.651629, 0.745949)), (15, 50, 50, (0.129556, 0.511896)), (1, 50, 50, (0.0, 0.13489))],
-)
-def test_bernoulli_sequence_of_confseq(hits, n, t_opt, expected):
-    assert boundaries.bernoulli_sequence(hits, n, 0.05, t_opt) == pytest.approx(expected, abs=6e-6)
-
-
-def test_iterated_logarithm_and_double_stitching_of_confseq():
-    # The constant in it is the end of a numerical minimisation: the sixth digit is the last that agrees.
-    assert boundaries.lil_radius(1000, 0.05, 100, 0.85) == pytest.approx(0.08204769, rel=2e-6)
-    found = [boundaries.double_stitching_bound(p, 1000, 0.05, 100) for p in (0.5, 0.9, 0.1)]
-    assert found == pytest.approx([68.62803, 43.72119, 59.96521], abs=6e-6)
-
-
-def test_two_sample_quantile_p_values_of_confseq():
-    values, ones = np.arange(1.0, 1001), np.ones(1000)
-    found = [quantiles.two_sample_p((values, ones), (values + shift, ones), 0.5, 100) for shift in (70, 100)]
-    assert found == pytest.approx([0.814704, 0.0054947], abs=6e-7)
-
-
-def test_brunner_munzel_of_lawstat():
-    # statsmodels' test, from R's lawstat: counts in five ordered classes.
-    found = ranks.brunner_munzel([24, 37, 21, 19, 6], [11, 51, 22, 21, 7])
-    assert (found.statistic, found.p_value) == pytest.approx((1.1757561, 0.24106066), abs=5e-8)
-    assert (found.estimate, found.low, found.high) == pytest.approx((0.54422563, 0.470063, 0.618388), abs=6e-7)
-
-
-def test_quantile_test_of_conover():
-    # Conover 1999, p. 139: 15 values, is the upper quartile 193? As scipy's own tests have it.
-    assert quantiles.quantile_p_value(7, 7, 15, 0.75) == pytest.approx(0.0346, abs=5e-5)
-
-
-def test_order_statistics_of_confintr():
-    # R's confintr: exp(seq(0, 1, 0.01)), quantile 0.3.
-    values = np.exp(np.arange(0, 1.01, 0.01))
-    found = quantiles.order_statistic_interval(values, np.ones(101), 0.3, 0.05)
-    assert found == pytest.approx((1.2214028, 1.4769808), abs=5e-8)
-
-
-@pytest.mark.parametrize(("one", "other"), [(1, 9), (0, 5), (7, 7), (12, 3)])
-def test_mcnemar_is_the_exact_binomial_test(one, other):
-    assert paired.mcnemar(one, other) == pytest.approx(stats.binomtest(one, one + other).pvalue, rel=1e-12)
-
-
-def test_brunner_munzel_on_counts_is_scipys_on_values():
-    # A second implementation on raw values: scipy's Brunner-Munzel.
-    rng = np.random.default_rng(3)
-    first, second = rng.lognormal(size=60).round(1) + 1, (1.2 * rng.lognormal(size=50)).round(1) + 1
-    grid = np.unique(np.concatenate([first, second]))
-    counts = [np.array([(sample == value).sum() for value in grid]) for sample in (first, second)]
-    found = ranks.brunner_munzel(*counts)
-    assert found.p_value == pytest.approx(stats.brunnermunzel(first, second).pvalue, rel=1e-9)

@@ -170,6 +170,7 @@ def refusal(loaded):
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_payload_that_a_model_cannot_answer_is_named(saved_models, tmp_path):
     (tmp_path / "odd.json").write_text('{"instances": ["text"]}')
     arms = {"a": f"{{saved_model: {saved_models / 'several'}}}", "b": f"{{saved_model: {saved_models / 'several'}}}"}
