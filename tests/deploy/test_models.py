@@ -145,6 +145,7 @@ def test_leavings_of_killed_exports_are_removed(digits_home):
     in_work.rmdir()
 
 
+@pytest.mark.slow
 def test_given_models_are_exported_and_answer(saved_models, tmp_path):
     """A .keras file beside a SavedModel; the second body is a columnar one."""
     (tmp_path / "rows.json").write_text(json.dumps({"instances": np.full((1, 4, 6, 3), 100.0).tolist()}))
