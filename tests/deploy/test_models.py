@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -97,16 +98,21 @@ def test_both_arms_may_be_the_same_model(digits, tmp_path):
     assert (found["one"].arm, found["two"].arm) == ("one", "two")
 
 
+def archive(path, content):
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("config.json", content)
+
+
 def test_the_cache_is_by_content(tmp_path):
     def folder(source):
         return models.cache_folder(
             experiment(tmp_path, {"a": source, "b": "{keras: VGG16}"}).experiment.arms["a"], tmp_path
         )
 
-    (tmp_path / "m.keras").write_bytes(b"one")
+    archive(tmp_path / "m.keras", "one")
     before = folder("{keras: m.keras}")
     assert folder("{keras: m.keras}") == before
-    (tmp_path / "m.keras").write_bytes(b"two")
+    archive(tmp_path / "m.keras", "two")
     assert folder("{keras: m.keras}") != before
     assert folder("{keras: VGG16}") != folder("{keras: VGG16, seed: 2}")
     assert folder("{keras: VGG16, weights: imagenet}") == folder("{keras: VGG16, weights: imagenet, seed: 2}")
@@ -122,7 +128,7 @@ def test_a_bad_payload_is_refused_before_any_model_is_made(tmp_path, monkeypatch
     monkeypatch.setattr(models, "_run", lambda *_: pytest.fail("a child was started"))
     (tmp_path / "a.jpg").write_text("no image")
     loaded = experiment(tmp_path, {"a": "{keras: ResNet50}", "b": "{keras: ResNet101}"}, "['*.jpg']")
-    with pytest.raises(ProvisionError, match=r"a\.jpg: cannot be read as an image"):
+    with pytest.raises(ProvisionError, match=r"a\.jpg: is no image of any kind"):
         models.ensure(loaded, silent)
 
 
@@ -139,6 +145,7 @@ def test_leavings_of_killed_exports_are_removed(digits_home):
     in_work.rmdir()
 
 
+@pytest.mark.slow
 def test_given_models_are_exported_and_answer(saved_models, tmp_path):
     """A .keras file beside a SavedModel; the second body is a columnar one."""
     (tmp_path / "rows.json").write_text(json.dumps({"instances": np.full((1, 4, 6, 3), 100.0).tolist()}))
@@ -164,6 +171,7 @@ def refusal(loaded):
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_payload_that_a_model_cannot_answer_is_named(saved_models, tmp_path):
     (tmp_path / "odd.json").write_text('{"instances": ["text"]}')
     arms = {"a": f"{{saved_model: {saved_models / 'several'}}}", "b": f"{{saved_model: {saved_models / 'several'}}}"}

@@ -328,6 +328,7 @@ def kill_and_look(info, who, home, left_over):
         embedded.route(name, "split")
 
 
+@pytest.mark.slow
 def test_two_stacks_share_nothing_and_one_dies_alone(up, digits_home, left_over):
     embedded.route("digits", "split")
     try:

@@ -60,7 +60,8 @@ def test_rows_name_the_routing_they_met(healthy):
     assert set(phases) == {"dark-launch", "split", "focused"}
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_takes_down_what_it_put_up_and_keeps_its_records(place, short, number):
     process = place.start("run", "digits", *short)
     recorded = place.await_rows()
@@ -75,7 +76,7 @@ def test_a_stopped_run_takes_down_what_it_put_up_and_keeps_its_records(place, sh
 
 
 @pytest.mark.parametrize(
-    "victim", ["serving", pytest.param("envoy", marks=pytest.mark.slow), pytest.param("locust", marks=pytest.mark.slow)]
+    "victim", [pytest.param(victim, marks=pytest.mark.slow) for victim in ("serving", "envoy", "locust")]
 )
 def test_whatever_dies_the_run_ends_invalid_and_leaves_nothing(place, short, left_over, victim):
     process = place.start("run", "digits", *short)
