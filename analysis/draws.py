@@ -53,7 +53,8 @@ def by_window(tally: Tally, phase: str, cohorts: Sequence[str]) -> Any:
     """Requests by window (rows, in order of time) and known arm (columns)."""
     cells = tally.in_phase(phase)
     cells = with_arm(cells[cells["cohort"].isin(list(cohorts))])
-    return cells[cells["arm"] != ""].pivot_table("n", ["period", "window"], "arm", "sum", fill_value=0)
+    known = cells[cells["arm"] != ""]
+    return known.groupby(["period", "window", "arm"])["n"].sum().unstack(fill_value=0)
 
 
 def examine(table: Any, arms: Sequence[str]) -> Draws:

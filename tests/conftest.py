@@ -21,6 +21,12 @@ def processes_of(home):
     return found
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """The models of a home, for homes that link to it: each is trained once a session, whoever asks first."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture
 def left_over():
     """A function that lists what still runs of a home."""

@@ -119,9 +119,10 @@ def gateway(tmp_path_factory, envoy_binary):
 
 
 @pytest.fixture(scope="session")
-def digits_home(tmp_path_factory):
+def digits_home(tmp_path_factory, models):
     """A home of our own, in which the small models are trained once."""
     home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(models)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPLITPROOF_HOME", str(home))
         yield home

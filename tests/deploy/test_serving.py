@@ -339,6 +339,7 @@ def test_no_version_directory_is_one_line_and_exit_code_2(saved_models, tmp_path
     assert server.errors.read_text().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_it_ends_when_its_parent_is_killed(saved_models):
     program = (
         "import subprocess, sys, time\n"

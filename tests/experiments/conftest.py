@@ -15,7 +15,7 @@ from experiments.core.home import CHECKOUT
 # Eight seconds on a busy machine say little of latency: here it must neither break nor be required.
 LENIENT = "claims.latency={p50: {margin: +900%, required: false}}"
 SHORT = (
-    "--set", "load.warmup=1s", "--set", "phases.0.for=3s", "--set", "phases.1.for=8s", "--set", "phases.2.for=3s",
+    "--set", "load.warmup=1s", "--set", "phases.0.for=2s", "--set", "phases.1.for=8s", "--set", "phases.2.for=2s",
     "--set", LENIENT,
 )  # fmt: skip
 
@@ -41,7 +41,6 @@ class Place:
         self.home = folder / "home"
         self.runs = folder / "runs"
         self.home.mkdir(parents=True)
-        models.mkdir(exist_ok=True)
         (self.home / "models").symlink_to(models)
 
     def start(self, *arguments):
@@ -83,11 +82,6 @@ class Place:
 def short():
     """Phases just long enough to see them."""
     return SHORT
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_a_killed_conductor_leaves_nothing(place, short, left_over):
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_experiment_is_refused(place, monkeypatch):
     monkeypatch.setenv("SPLITPROOF_HOME", str(place.home))
     with embedded.reserved("digits"):

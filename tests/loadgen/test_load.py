@@ -86,7 +86,7 @@ def test_two_processes_divide_the_schedule(server, load):
 @pytest.mark.parametrize(
     ("number", "processes"),
     [
-        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow),
         (signal.SIGINT, 2),
         pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
@@ -160,6 +160,7 @@ def test_killed_again_and_again(server, load, seed):
     kill_at_a_random_moment(server, load, random.Random(seed + 100).uniform(0, 2))
 
 
+@pytest.mark.slow
 def test_a_frozen_server_shows_in_the_latency_from_the_intended_start(server, load):
     started = server()
     child = load.headless(started, "--run-time", "5s", load={"arrivals": "100/s", "slots": 40, "warmup": "0s"})
@@ -190,6 +191,7 @@ def test_a_frozen_server_shows_in_the_latency_from_the_intended_start(server, lo
     assert ended.code == 0
 
 
+@pytest.mark.slow
 def test_the_closed_loop_waits_for_its_answers(server, load):
     started = server(delay=0.02)
     child = load.headless(started, "--users", "8", "--spawn-rate", "8", "--run-time", "1s")
@@ -232,7 +234,7 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_the_load_at_once(server, load, processes):
     several = ["--processes", "2"] if processes > 1 else []
     child = load.headless(
