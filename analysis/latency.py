@@ -11,7 +11,7 @@ from scipy import stats
 
 from analysis import words
 from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Interval, Latency, Need
-from analysis.stats.batches import MANY, largest_lag
+from analysis.stats.batches import MANY, Weather
 from analysis.stats.bins import middle, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
 from analysis.stats.multiplicity import holm
@@ -195,19 +195,19 @@ def _obstacle(one: Compared, gate: Trial | None, registered: Hypotheses) -> tupl
         return UNDECIDED, f"{measure_of(hypothesis)} takes at least {words.requests(least)} of each arm"
     if gate is None or gate.weather.batches < registered.min_batches:
         return UNDECIDED, f"{one.batches} time batches are too few; {registered.min_batches} are needed"
-    if gate.weather.wanders:
-        return _wandering(gate)
+    if gate.weather.endless:
+        # Few batches cannot know how long an arm wanders: that is too little data. Many can.
+        state = VOID if gate.weather.batches >= MANY else UNDECIDED
+        return state, f"{_wandering(gate.weather)}; run the phase longer, so that its batches are longer"
     return None
 
 
-def _wandering(gate: Trial) -> tuple[str, str]:
-    """Few batches cannot know how long an arm wanders: that is too little data. Many can."""
-    seen = gate.weather
-    figures = f"(lag-1 correlation {seen.lag1:.2f} > {largest_lag(seen.batches):.2f} over {seen.batches} batches)"
-    told = (
-        f"latency wanders for longer than a time batch {figures}; run the phase longer, so that its batches are longer"
+def _wandering(seen: Weather) -> str:
+    """Why an interval is wide, or there is none."""
+    return (
+        f"latency wanders for longer than a time batch (correlation of neighbours {seen.lag1:.2f} "
+        f"over {seen.batches} batches)"
     )
-    return (VOID if seen.batches >= MANY else UNDECIDED), told
 
 
 def _claim(
@@ -223,22 +223,42 @@ def _claim(
             f"it is decided at registered looks only, the first after {_first_look(one, registered)} batches",
         )
         return _unjudged(one, registered, (why, None), rates)
-    last = looks[-1]
-    broken = one.hypothesis.id in decided[0]
-    state = BROKEN if broken else SHOWN if decided[1] else UNDECIDED
+    state = BROKEN if one.hypothesis.id in decided[0] else SHOWN if decided[1] else UNDECIDED
+    last = _telling(looks, state)
     if last.gate is None or (last.obstacle and state == UNDECIDED):
         return _unjudged(one, registered, (last.obstacle or (VOID, "it could not be computed"), last.gate), rates)
     alpha = last.look.alpha
     low, high = last.gate.interval(2 * alpha)
     between = Interval(last.gate.estimate, low, high if math.isfinite(high) else None, 1 - 2 * alpha, anytime=False)
-    return msgspec.structs.replace(
+    found = msgspec.structs.replace(
         _bare(one, registered),
         state=state,
         interval=between,
         p_value=last.gate.p_above,
         sentence=_sentence(one, registered.baseline, (state, last.gate, between)),
-        need=_later_need(one, last.gate, alpha, rates) if state == UNDECIDED else None,
     )
+    return _not_yet(found, one, (registered, last.gate, alpha), rates) if state == UNDECIDED else found
+
+
+def _not_yet(found: Claim, one: Compared, tested: tuple[Hypotheses, Trial, float], rates: Mapping[str, float]) -> Claim:
+    """An undecided claim with what it still needs; where the arms wander, that is why its interval is wide."""
+    registered, gate, alpha = tested
+    needs = [_later_need(one, gate, alpha, rates)]
+    if gate.weather.wanders:
+        why = _wandering(gate.weather)
+        found = msgspec.structs.replace(found, reason=why, sentence=f"{found.sentence.removesuffix('.')}: {why}.")
+        needs.append(_first_need(one, registered, gate, rates))
+    known = [need for need in needs if need is not None]
+    return msgspec.structs.replace(found, need=max(known, key=lambda need: need.requests, default=None))
+
+
+def _telling(looks: Sequence[Seen], state: str) -> Seen:
+    """The look whose figures are told: the one that decided, else the last."""
+    judged = [(one, one.gate) for one in looks if one.gate is not None and not one.obstacle]
+    if state == UNDECIDED or not judged:
+        return looks[-1]
+    weights = [(gate.p_above if state == BROKEN else gate.p_below) / one.look.alpha for one, gate in judged]
+    return judged[int(np.argmin(weights))][0]
 
 
 def _first_look(one: Compared, registered: Hypotheses) -> int:
@@ -359,7 +379,7 @@ def _first_need(one: Compared, registered: Hypotheses, gate: Trial | None, rates
 
 def _calm(one: Compared, gate: Trial | None, length: float) -> float:
     """Seconds more until many batches are ten correlation lengths long, if the correlation falls exponentially."""
-    if gate is None or not gate.weather.wanders:
+    if gate is None or not (gate.weather.wanders or gate.weather.endless):
         return 0.0
     correlation = length / -math.log(min(max(gate.weather.lag1, 0.05), 0.95))
     return MANY * INDEPENDENT_STRETCH * correlation - one.batches * length

@@ -185,7 +185,7 @@ def latency_shown(what: Comparison, registered: Hypotheses, random: np.random.Ge
     if min(canary.n, baseline.n) < needed(what.quantile):
         return False
     found = _trial(what, canary, baseline)
-    if found is None or found.weather.batches < registered.min_batches or found.weather.wanders:
+    if found is None or found.weather.batches < registered.min_batches or found.weather.endless:
         return False
     return found.p_below <= registered.looks[-1].alpha
 

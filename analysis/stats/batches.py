@@ -1,8 +1,9 @@
 """The variance of a sum whose parts come in time: batches, their correlation, and coarser batches where it matters.
 
 Requests near one another in time are not independent: queues and garbage collection slow an arm for seconds. Batches of
-time are nearly independent if they are long against that; where they are not, coarser ones are, and where even those
-are not, nothing can be said. Calibrated in benchmarks/calibration/latency.py.
+time are nearly independent if they are long against that. Where they hang together, the variance is that of the longest
+wandering that they cannot exclude: the fewer the batches, the wider the interval. Where they cannot exclude a wandering
+without end, nothing can be said. Calibrated in benchmarks/calibration/latency.py.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ Floats = npt.NDArray[np.float64]
 MANY = 40
 """From this many batches on, a correlation between neighbours is a property of the run, not of having too few."""
 
-_CLEAR_LAG = {True: 2.2, False: 1.5}
+ENDLESS = 0.95
+"""A correlation of neighbours that cannot be told from wandering without end: (1 + ρ)/(1 − ρ) would be 39."""
+
 _FEWEST_GROUPS = {True: 4, False: 3}
 _FEW = 20
-_CLUSTER_LEVEL = 0.1
+_CLUSTER_LEVEL = 0.3
 _CLUSTER_LAG = 1.3
+_WANDER_LAG = 1.5
+_LEAST_COMMON = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,18 +40,56 @@ class Weather:
     index: float
 
     @property
+    def spreads(self) -> bool:
+        """Whether batches differ by more than independent requests make them, at level .3."""
+        return self.index > float(stats.chi2.isf(_CLUSTER_LEVEL, self.batches - 1)) / (self.batches - 1)
+
+    @property
     def clustered(self) -> bool:
         """Whether requests of one batch resemble one another, or neighbouring batches do: single batches may mislead.
 
-        Level .1 for the index and 1.3 standard errors for the lag: a false alarm costs width only.
+        Level .3 for the index and 1.3 standard errors for the lag: a false alarm costs width only, a miss errs.
         """
-        limit = float(stats.chi2.isf(_CLUSTER_LEVEL, self.batches - 1)) / (self.batches - 1)
-        return self.index > limit or self.lag1 > _CLUSTER_LAG / np.sqrt(self.batches)
+        return bool(self.spreads or self.lag1 > _CLUSTER_LAG / np.sqrt(self.batches))
+
+    @property
+    def largest_lag(self) -> float:
+        """The correlation of neighbours that the batches cannot exclude: one standard error above what was seen."""
+        return max(self.lag1 + (1 / float(np.sqrt(self.batches)) if self.clustered else 0.0), 0.0)
+
+    @property
+    def common(self) -> float:
+        """The part of the spread that requests of a batch have in common: what wanders. The rest is theirs alone.
+
+        At least half, so that little is made of a spread that is hardly larger than single requests'; all of it where
+        batches differ by no more than those.
+        """
+        return max(1 - 1 / self.index, _LEAST_COMMON) if self.spreads else 1.0
+
+    @property
+    def persistence(self) -> float:
+        """The largest correlation of neighbours of the common part, which alone wanders."""
+        return min(self.largest_lag / self.common, ENDLESS)
+
+    @property
+    def inflation(self) -> float:
+        """How much larger the variance of the sum may be than that of independent batches."""
+        return 1 - self.common + self.common * inflation(self.persistence)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of a variance from these batches."""
+        return freedom_of(self.batches, self.persistence)
 
     @property
     def wanders(self) -> bool:
-        """Whether an arm wanders for longer than a batch, so that batches are not independent stretches of time."""
-        return self.clustered and self.lag1 > largest_lag(self.batches)
+        """Whether an arm seems to wander for longer than a batch: intervals are then wide for that reason."""
+        return bool(self.clustered and self.lag1 > _WANDER_LAG / np.sqrt(self.batches))
+
+    @property
+    def endless(self) -> bool:
+        """Whether the batches cannot exclude a wandering without end, so that nothing can be said."""
+        return self.clustered and self.largest_lag >= ENDLESS
 
 
 @dataclass(frozen=True)
@@ -57,25 +100,13 @@ class Scores:
     freedom: float
 
 
-def largest_lag(batches: int) -> float:
-    """The lag-1 correlation above which batches are too short to stand for independent stretches of time.
-
-    2.2 standard errors of a correlation that is none, so that noise voids few runs; 1.5 below 40 batches, where a claim
-    then stays undecided instead.
-
-    >>> round(largest_lag(15), 3), round(largest_lag(60), 3)
-    (0.387, 0.284)
-    """
-    return float(_CLEAR_LAG[batches >= MANY] / np.sqrt(batches))
-
-
 def inflation(lag1: float) -> float:
     """How much larger the variance of a sum is where neighbours are correlated: (1 + ρ)/(1 − ρ), at least 1.
 
     >>> inflation(0.5), inflation(-0.3)
     (3.0, 1.0)
     """
-    positive = min(max(lag1, 0.0), 0.95)
+    positive = min(max(lag1, 0.0), ENDLESS)
     return (1 + positive) / (1 - positive)
 
 
@@ -85,7 +116,7 @@ def freedom_of(batches: int, lag1: float) -> float:
     >>> freedom_of(15, 0.0), freedom_of(15, 0.5)
     (14.0, 8.0)
     """
-    positive = min(max(lag1, 0.0), 0.95)
+    positive = min(max(lag1, 0.0), ENDLESS)
     return max(batches * (1 - positive**2) / (1 + positive**2) - 1, 1.0)
 
 
@@ -125,7 +156,8 @@ def scales(batches: int) -> list[int]:
 def scored(difference: Floats, residuals: Floats, floor: Floats | float, seen: Weather) -> list[Scores]:
     """The statistics of candidates, at the scale of single batches and, where they cluster, at every coarser one.
 
-    A claim must hold at every scale: then the variance is right at the scale that is long enough, whichever that is.
+    A claim must hold at every scale: the variance of single batches is widened for the longest wandering that they
+    cannot exclude, and that of coarser ones is right where they are long enough, whatever the wandering is like.
 
     Args:
         difference: Estimates less their null values, shape (m,).
@@ -134,8 +166,8 @@ def scored(difference: Floats, residuals: Floats, floor: Floats | float, seen: W
         seen: How the batches hang together.
     """
     batches = residuals.shape[0]
-    square = (residuals**2).sum(axis=0) * (batches / (batches - 1)) * inflation(seen.lag1)
-    found = [Scores(difference / np.sqrt(np.maximum(square, floor)), freedom_of(batches, seen.lag1))]
+    square = (residuals**2).sum(axis=0) * (batches / (batches - 1)) * seen.inflation
+    found = [Scores(difference / np.sqrt(np.maximum(square, floor)), seen.freedom)]
     if seen.clustered:
         for size in scales(batches):
             groups = batches // size

@@ -5,7 +5,7 @@ variance comes from batches of time, never from single requests. Per-batch quant
 where the arms have unequal numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,12 +110,11 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
         d_b = (e_Cb − p_C n_Cb)/N_C − ω (e_Ab − p_A n_Ab)/N_A,   se² = B/(B−1) Σ d_b²
 
     (Cochran 1977, section 6.3), where ω = density ratio at the quantile carries the error of the baseline's quantile
-    over to the threshold; it is 1 where the arms differ by a factor. The square is widened by (1 + ρ)/(1 − ρ) for the
-    lag-1 correlation ρ of the residuals at the estimate, never falls below that of independent requests, and where
-    requests come in clusters the test must hold with coarser batches too.
+    over to the threshold; it is 1 where the arms differ by a factor. The square is widened by (1 + ρ)/(1 − ρ), where ρ
+    is the largest correlation of neighbours that the residuals at the estimate cannot exclude, never falls below that
+    of independent requests, and where requests come in clusters the test must hold with coarser batches too.
 
-    Null: the ratio is the candidate. It needs batches that are long against what makes an arm slow for a while; arms
-    that wander for longer break it, which `weather.wanders` tells.
+    Null: the ratio is the candidate. Arms that wander for as long as the run break it, which `weather.endless` tells.
 
     Args:
         canary: Its batches are the baseline's.
@@ -179,13 +178,12 @@ def _relative_spread(arm: Histogram, quantile: float) -> float:
 
 @dataclass(frozen=True)
 class ShareBeyond:
-    """The share of values beyond a limit, and what its test rests on; `difference` scores are against `allowed`."""
+    """The share of values beyond a limit, and what its test rests on; `steady` scores a difference of one."""
 
     n: int
     hits: int
     allowed: float
-    scores: Sequence[Scores]
-    error: float
+    steady: Sequence[Scores]
     weather: Weather
 
     @property
@@ -197,22 +195,21 @@ class ShareBeyond:
     def p_above(self) -> float:
         """The p-value against "at most the allowed share is beyond": the larger of batches' and of exact binomial."""
         exact = float(stats.binom.sf(self.hits - 1, self.n, self.allowed))
-        return max(exact, *(float(stats.t.sf(one.values[0], one.freedom)) for one in self.scores))
+        return max(exact, *(float(stats.t.sf(score, freedom)) for score, freedom in self._scores()))
 
     @property
     def p_below(self) -> float:
         """The p-value against "at least the allowed share is beyond"; never smaller than the exact binomial one."""
         exact = float(stats.binom.cdf(self.hits, self.n, self.allowed))
-        return max(exact, *(float(stats.t.cdf(one.values[0], one.freedom)) for one in self.scores))
+        return max(exact, *(float(stats.t.cdf(score, freedom)) for score, freedom in self._scores()))
+
+    def _scores(self) -> Iterator[tuple[float, float]]:
+        for one in self.steady:
+            yield (self.estimate - self.allowed) * float(one.values[0]), one.freedom
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The share's interval at level 1 − alpha: over batches, and never narrower than Clopper & Pearson's."""
-        half = max(
-            float(stats.t.isf(alpha / 2, one.freedom)) * abs(self.estimate - self.allowed) / abs(float(one.values[0]))
-            if one.values[0]
-            else self.error * float(stats.t.isf(alpha / 2, one.freedom))
-            for one in self.scores
-        )
+        half = max(float(stats.t.isf(alpha / 2, one.freedom)) / float(one.values[0]) for one in self.steady)
         low, high = clopper_pearson(self.hits, self.n, alpha)
         return max(min(low, self.estimate - half), 0.0), min(max(high, self.estimate + half), 1.0)
 
@@ -221,7 +218,7 @@ def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | 
     """Whether more than the allowed share of values lies beyond a limit, from batches; None for one batch or none.
 
     A quantile q lies below a limit just where at most 1 − q of all values lie beyond it. Null: the share is `allowed`.
-    Arms that wander for longer than a batch break it.
+    Arms that wander for as long as the run break it, which `weather.endless` tells.
 
     Args:
         hits: Values beyond, by batch.
@@ -241,6 +238,4 @@ def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | 
     residuals = (hit - share * total) / n
     floor = allowed * (1 - allowed) / n
     seen = weather(residuals, max(share * (1 - share) / n, floor))
-    found = scored(np.array([share - allowed]), residuals[:, None], floor, seen)
-    error = float(np.sqrt(max(float((residuals**2).sum()) * batches / (batches - 1), floor)))
-    return ShareBeyond(n, int(hit.sum()), allowed, found, error, seen)
+    return ShareBeyond(n, int(hit.sum()), allowed, scored(np.ones(1), residuals[:, None], floor, seen), seen)

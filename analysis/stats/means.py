@@ -84,7 +84,7 @@ def mean_ratio(canary: Sums, baseline: Sums) -> MeanRatio | None:
     """How many times larger the mean of one arm is, from batches in time; None where an arm or the batches are missing.
 
     Null: the ratio of the true means is the candidate. Values so heavy-tailed that single ones carry the sum, and arms
-    that wander for longer than a batch, break it.
+    that wander for as long as the run, break it: the latter `weather.endless` tells.
 
     Args:
         canary: Its batches are the baseline's.
