@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 from analysis.stats.batches import Scores, Weather, scored, weather
 from analysis.stats.bins import lower_edge, middle, quantile_bin
@@ -178,7 +178,7 @@ def _relative_spread(arm: Histogram, quantile: float) -> float:
 
 @dataclass(frozen=True)
 class ShareBeyond:
-    """The share of values beyond a limit, and what its test rests on; `steady` scores a difference of one."""
+    """The share of values beyond a limit, and what its test rests on; `steady` scores log odds of one."""
 
     n: int
     hits: int
@@ -203,22 +203,30 @@ class ShareBeyond:
         exact = float(stats.binom.cdf(self.hits, self.n, self.allowed))
         return max(exact, *(float(stats.t.cdf(score, freedom)) for score, freedom in self._scores()))
 
+    @property
+    def log_odds(self) -> float:
+        """Of being beyond, with half a hit on either side, so that none is no certainty (Haldane 1956)."""
+        return float(special.logit((self.hits + 0.5) / (self.n + 1)))
+
     def _scores(self) -> Iterator[tuple[float, float]]:
+        away = self.log_odds - float(special.logit(self.allowed))
         for one in self.steady:
-            yield (self.estimate - self.allowed) * float(one.values[0]), one.freedom
+            yield away * float(one.values[0]), one.freedom
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The share's interval at level 1 − alpha: over batches, and never narrower than Clopper & Pearson's."""
         half = max(float(stats.t.isf(alpha / 2, one.freedom)) / float(one.values[0]) for one in self.steady)
         low, high = clopper_pearson(self.hits, self.n, alpha)
-        return max(min(low, self.estimate - half), 0.0), min(max(high, self.estimate + half), 1.0)
+        below, above = (float(special.expit(self.log_odds + end)) for end in (-half, half))
+        return min(low, below), max(high, above)
 
 
 def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | None:
     """Whether more than the allowed share of values lies beyond a limit, from batches; None for one batch or none.
 
     A quantile q lies below a limit just where at most 1 − q of all values lie beyond it. Null: the share is `allowed`.
-    Arms that wander for as long as the run break it, which `weather.endless` tells.
+    It is tested on log odds: where many are beyond, their number varies more, so a share that is small by chance would
+    seem too sure of itself. Arms that wander for as long as the run break it, which `weather.endless` tells.
 
     Args:
         hits: Values beyond, by batch.
@@ -234,8 +242,8 @@ def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | 
     n, batches = int(total.sum()), int(used.sum())
     if batches < 2:  # noqa: PLR2004 - a variance takes two
         return None
-    share = float(hit.sum()) / n
-    residuals = (hit - share * total) / n
-    floor = allowed * (1 - allowed) / n
-    seen = weather(residuals, max(share * (1 - share) / n, floor))
+    share = float(hit.sum() + 0.5) / (n + 1)
+    residuals = (hit - float(hit.sum()) / n * total) / n / (share * (1 - share))
+    floor = 1 / (n * share * (1 - share))
+    seen = weather(residuals, floor)
     return ShareBeyond(n, int(hit.sum()), allowed, scored(np.ones(1), residuals[:, None], floor, seen), seen)

@@ -2,10 +2,12 @@
 
     python benchmarks/calibration/latency.py [RUNS [SECONDS]]
 
-Each line is one cell: how often the interval lies wholly below 1 ("faster") or above 1 ("slower"), of all runs; how
-often it misses the truth among the runs in which it is shown; how many runs stay undecided or void because an arm
-wanders for longer than a batch. s.e. is that of the Monte Carlo. Noise is AR(1) in steps of 0.1 s, on the log scale,
-with the given part of the variance; the rest is independent between requests. SECONDS bounds each cell's time.
+Each line is one cell: how often the interval lies wholly below the truth ("faster") or above it ("slower"), of all
+runs; how often it misses the truth among the runs in which it is shown, which may be .05 + 2 s.e. ("allowed"); how many
+times wider it is than that of independent batches, at the median and at the scale of single batches ("width"); how many
+runs are not judged, because the batches cannot exclude that an arm wanders without end. s.e. is that of the Monte
+Carlo. Noise is AR(1) in steps of 0.1 s, on the log scale, with the given part of the variance; the rest is independent
+between requests. SECONDS bounds each cell's time.
 
 The second table: batches of ten correlation lengths, 40 of them or more, and a canary slower by twice the planned
 effect, which is what has 80 % power by the spread of the estimate in runs like these ("an earlier run").
@@ -20,11 +22,13 @@ import numpy as np
 from scipy import signal, stats
 
 from analysis.stats.batches import MANY
-from analysis.stats.bins import bin_of
-from analysis.stats.exceedances import Histogram, quantile_ratio
+from analysis.stats.bins import bin_of, lower_edge, middle
+from analysis.stats.exceedances import Histogram
+from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
 
 STEP = 0.1
 ALPHA = 0.025
+MEDIAN_US = 100_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Cell:
     phi: float = 0.0
     part: float = 1.0
     sigma: float = 0.5
+    measure: str = "quantile"
 
 
 CELLS = (
@@ -67,6 +72,12 @@ CELLS = (
     Cell(20, 60, 3, 0.5, "bursts"),
     Cell(20, 60, 3, 0.95, "bursts"),
     Cell(20, 60, 3, 0.5, "drift"),
+    Cell(8, 15, 3, 0.5, "iid", measure="mean"),
+    Cell(8, 15, 3, 0.5, "per-arm", 0.9, measure="mean"),
+    Cell(20, 60, 3, 0.5, "per-arm", 0.99, 0.3, measure="mean"),
+    Cell(20, 60, 3, 0.95, "iid", measure="limit"),
+    Cell(20, 60, 3, 0.95, "per-arm", 0.9, measure="limit"),
+    Cell(20, 60, 3, 0.95, "per-arm", 0.99, 0.3, measure="limit"),
 )
 
 LONG = (
@@ -108,7 +119,7 @@ def simulate(cell: Cell, random: np.random.Generator, ratio: float = 1.0) -> tup
         part = cell.part if cell.noise in ("per-arm", "shared") else 0.0
         own = random.standard_normal(times.size)
         common = state[place] * (np.sqrt(part) if part else 1.0)
-        values = 100_000 * factor * np.exp(cell.sigma * (common + own * np.sqrt(1 - part) + drift[place]))
+        values = MEDIAN_US * factor * np.exp(cell.sigma * (common + own * np.sqrt(1 - part) + drift[place]))
         arms.append((np.minimum((times / cell.seconds).astype(int), cell.batches - 1), bin_of(values)))
     return histogram(*arms[0], cell.batches), histogram(*arms[1], cell.batches)
 
@@ -127,13 +138,31 @@ class Found:
     runs: int
     faster: float
     slower: float
-    wandering: float
+    unjudged: float
     estimates: np.ndarray
+    width: float
 
     @property
     def missed(self) -> float:
         """Of the intervals that are shown."""
-        return (self.faster + self.slower) / max(1 - self.wandering, 1 / self.runs)
+        return (self.faster + self.slower) / max(1 - self.unjudged, 1 / self.runs)
+
+    @property
+    def allowed(self) -> float:
+        """What the intervals that are shown may miss."""
+        return 2 * ALPHA + 2 * math.sqrt(2 * ALPHA * (1 - 2 * ALPHA) / max(self.runs * (1 - self.unjudged), 1))
+
+
+def trial(cell: Cell, canary: Histogram, baseline: Histogram) -> tuple[Trial | None, float]:
+    """The gate's own test, and what is true of identical arms."""
+    if cell.measure == "limit":
+        limit = MEDIAN_US * math.exp(cell.sigma * stats.norm.ppf(cell.quantile))
+        over = canary.counts[:, lower_edge(canary.bins) >= limit].sum(axis=1)
+        return limit_trial(canary, over, 1 - cell.quantile), 1 - cell.quantile
+    if cell.measure == "mean":
+        arms = ((one, one.counts @ middle(one.bins)) for one in (canary, baseline))
+        return mean_trial(*arms, 1.0), 1.0
+    return quantile_trial(canary, baseline, cell.quantile, 1.0), 1.0
 
 
 def repeat(cell: Cell, runs: int, seed: int, bounds: tuple[float, float]) -> Found:
@@ -141,48 +170,57 @@ def repeat(cell: Cell, runs: int, seed: int, bounds: tuple[float, float]) -> Fou
     random, ratio, seen = np.random.default_rng(seed), bounds[0], []
     began = time.monotonic()
     while len(seen) < runs and time.monotonic() - began < bounds[1]:
-        found = quantile_ratio(*simulate(cell, random, ratio), cell.quantile)
-        if found is None or found.weather.wanders:
-            seen.append((np.nan, False, False))
+        found, truth = trial(cell, *simulate(cell, random, ratio))
+        if found is None or found.weather.endless:
+            seen.append((np.nan, False, False, np.nan))
             continue
         low, high = found.interval(2 * ALPHA)
-        seen.append((math.log(found.estimate), high < 1, low > 1))
+        plain = stats.t.isf(ALPHA, found.weather.batches - 1)
+        wide = math.sqrt(found.weather.inflation) * stats.t.isf(ALPHA, found.weather.freedom) / plain
+        seen.append((math.log(max(found.estimate, 1e-9)), high < truth, low > truth, wide))
     table = np.array(seen, dtype=float)
-    void = np.isnan(table[:, 0])
-    return Found(len(seen), table[:, 1].mean(), table[:, 2].mean(), void.mean(), table[~void, 0])
+    judged = table[~np.isnan(table[:, 0])]
+    faster, slower = table[:, 1].mean(), table[:, 2].mean()
+    return Found(len(seen), faster, slower, 1 - len(judged) / len(seen), judged[:, 0], float(np.median(judged[:, 3])))
 
 
 def name(cell: Cell) -> str:
     """A cell, as columns."""
     noise = f"{cell.noise} {cell.phi:g} x {cell.part:g}" if cell.phi else cell.noise
-    return f"| {cell.rate:g}/s | {cell.batches} x {cell.seconds:g} s | {cell.quantile:g} | {noise}"
+    measure = "mean" if cell.measure == "mean" else f"p{100 * cell.quantile:g}"
+    of = f"limit at {measure}" if cell.measure == "limit" else measure
+    return f"| {cell.rate:g}/s | {cell.batches} x {cell.seconds:g} s | {of} | {noise}"
 
 
 def levels(runs: int, seconds: float) -> None:
-    """The table of false alarms."""
-    print("| load | batches | quantile | noise | runs | faster | slower | both | s.e. | missed of shown | not judged |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    """The table of false alarms and of coverage."""
+    print(
+        "| load | batches | of | noise | runs | faster | slower | both | s.e. | missed of shown | allowed | width | ",
+        end="",
+    )
+    print("not judged |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for index, cell in enumerate(CELLS):
         found = repeat(cell, runs, index, (1.0, seconds))
         both = found.faster + found.slower
         kind = "void" if cell.batches >= MANY else "undecided"
         print(
             f"{name(cell)} | {found.runs} | {found.faster:.4f} | {found.slower:.4f} | {both:.4f} "
-            f"| {math.sqrt(0.05 * 0.95 / found.runs):.4f} | {found.missed:.3f} | {found.wandering:.3f} {kind} |",
+            f"| {math.sqrt(0.05 * 0.95 / found.runs):.4f} | {found.missed:.4f} | {found.allowed:.4f} "
+            f"| {found.width:.1f} | {found.unjudged:.3f} {kind} |",
             flush=True,
         )
 
 
 def power(runs: int, seconds: float) -> None:
     """The table of power where batches are long."""
-    print("\n| load | batches | quantile | noise | runs | false alarms | void | planned effect | power at twice that |")
+    print("\n| load | batches | of | noise | runs | false alarms | void | planned effect | power at twice that |")
     print("|---|---|---|---|---|---|---|---|---|")
     for index, cell in enumerate(LONG):
         null = repeat(cell, runs, 100 + index, (1.0, seconds))
         effect = (stats.norm.isf(ALPHA) + stats.norm.isf(0.2)) * float(np.std(null.estimates))
         slow = repeat(cell, runs // 2, 200 + index, (math.exp(2 * effect), seconds / 2))
         print(
-            f"{name(cell)} | {null.runs} | {null.faster + null.slower:.4f} | {null.wandering:.4f} "
+            f"{name(cell)} | {null.runs} | {null.faster + null.slower:.4f} | {null.unjudged:.4f} "
             f"| +{100 * math.expm1(effect):.1f}% | {slow.slower:.3f} |",
             flush=True,
         )
@@ -196,8 +234,8 @@ def bootstrap(runs: int) -> None:
         arms = [np.exp(cell.sigma * random.standard_normal(600)) * 1e5 * factor for factor in (1.2, 1.0)]
         batches = [np.arange(600) * cell.batches // 600] * 2
         canary, baseline = (histogram(b, bin_of(a), cell.batches) for a, b in zip(arms, batches, strict=True))
-        found = quantile_ratio(canary, baseline, 0.95)
-        ours += found is not None and not found.weather.wanders and found.interval(2 * ALPHA)[0] > 1
+        found = quantile_trial(canary, baseline, 0.95, 1.0)
+        ours += found is not None and not found.weather.endless and found.interval(2 * ALPHA)[0] > 1
         draws = [np.quantile(arm[random.integers(0, 600, (400, 600))], 0.95, axis=1) for arm in arms]
         theirs += np.quantile(draws[0] / draws[1], ALPHA) > 1
     print(f"\np95 +20 %, 600 requests an arm, {runs} runs: found by the gate {ours / runs:.3f}, ", end="")
