@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,7 +22,7 @@ ENDLESS = 0.95
 
 _FEWEST_GROUPS = {True: 4, False: 3}
 _FEW = 20
-_CLUSTER_LEVEL = 0.3
+_CLUSTER_LEVEL = {True: 0.1, False: 0.3}
 _CLUSTER_LAG = 1.3
 _WANDER_LAG = 1.5
 _LEAST_COMMON = 0.5
@@ -41,14 +41,18 @@ class Weather:
 
     @property
     def spreads(self) -> bool:
-        """Whether batches differ by more than independent requests make them, at level .3."""
-        return self.index > float(stats.chi2.isf(_CLUSTER_LEVEL, self.batches - 1)) / (self.batches - 1)
+        """Whether batches differ by more than independent requests make them: at level .1, .3 below 40 batches.
+
+        Few batches miss it easily, and a miss errs; a false alarm costs width only.
+        """
+        level = _CLUSTER_LEVEL[self.batches >= MANY]
+        return self.index > float(special.chdtri(self.batches - 1, level)) / (self.batches - 1)
 
     @property
     def clustered(self) -> bool:
         """Whether requests of one batch resemble one another, or neighbouring batches do: single batches may mislead.
 
-        Level .3 for the index and 1.3 standard errors for the lag: a false alarm costs width only, a miss errs.
+        Neighbours do from 1.3 standard errors of a correlation that is none.
         """
         return bool(self.spreads or self.lag1 > _CLUSTER_LAG / np.sqrt(self.batches))
 

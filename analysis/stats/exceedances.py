@@ -73,7 +73,7 @@ class QuantileRatio:
         return min(low for low, _ in each), max(high for _, high in each)
 
     def _interval(self, one: Scores, alpha: float) -> tuple[float, float]:
-        critical = float(stats.t.isf(alpha / 2, one.freedom))
+        critical = -float(special.stdtrit(one.freedom, alpha / 2))
         too_low, too_high = one.values > critical, one.values < -critical
         low = float(self.ratios[too_low].max()) if too_low.any() else 0.0
         high = float(self.ratios[too_high].min()) if too_high.any() else float("inf")
@@ -83,13 +83,13 @@ class QuantileRatio:
         """The one-sided p-value against "the true ratio is at most `ratio`", the largest of all scales."""
         at = int(np.searchsorted(self.ratios, ratio, side="left"))
         return max(
-            float(stats.t.sf(one.values[at], one.freedom)) if at < self.ratios.size else 1.0 for one in self.scores
+            float(special.stdtr(one.freedom, -one.values[at])) if at < self.ratios.size else 1.0 for one in self.scores
         )
 
     def p_below(self, ratio: float) -> float:
         """The one-sided p-value against "the true ratio is at least `ratio`", the largest of all scales."""
         at = int(np.searchsorted(self.ratios, ratio, side="right")) - 1
-        return max(float(stats.t.cdf(one.values[at], one.freedom)) if at >= 0 else 1.0 for one in self.scores)
+        return max(float(special.stdtr(one.freedom, one.values[at])) if at >= 0 else 1.0 for one in self.scores)
 
 
 def needed(quantile: float) -> int:
@@ -195,13 +195,13 @@ class ShareBeyond:
     def p_above(self) -> float:
         """The p-value against "at most the allowed share is beyond": the larger of batches' and of exact binomial."""
         exact = float(stats.binom.sf(self.hits - 1, self.n, self.allowed))
-        return max(exact, *(float(stats.t.sf(score, freedom)) for score, freedom in self._scores()))
+        return max(exact, *(float(special.stdtr(freedom, -score)) for score, freedom in self._scores()))
 
     @property
     def p_below(self) -> float:
         """The p-value against "at least the allowed share is beyond"; never smaller than the exact binomial one."""
         exact = float(stats.binom.cdf(self.hits, self.n, self.allowed))
-        return max(exact, *(float(stats.t.cdf(score, freedom)) for score, freedom in self._scores()))
+        return max(exact, *(float(special.stdtr(freedom, score)) for score, freedom in self._scores()))
 
     @property
     def log_odds(self) -> float:
@@ -215,7 +215,7 @@ class ShareBeyond:
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The share's interval at level 1 − alpha: over batches, and never narrower than Clopper & Pearson's."""
-        half = max(float(stats.t.isf(alpha / 2, one.freedom)) / float(one.values[0]) for one in self.steady)
+        half = max(-float(special.stdtrit(one.freedom, alpha / 2)) / float(one.values[0]) for one in self.steady)
         low, high = clopper_pearson(self.hits, self.n, alpha)
         below, above = (float(special.expit(self.log_odds + end)) for end in (-half, half))
         return min(low, below), max(high, above)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from analysis.stats.batches import Floats, Scores, Weather, scored, weather
 
@@ -57,11 +57,11 @@ class MeanRatio:
 
     def p_above(self, ratio: float) -> float:
         """The p-value against "the true ratio is at most `ratio`", the largest of all scales."""
-        return max(float(stats.t.sf(one.values[0], one.freedom)) for one in self.scores(ratio))
+        return max(float(special.stdtr(one.freedom, -one.values[0])) for one in self.scores(ratio))
 
     def p_below(self, ratio: float) -> float:
         """The p-value against "the true ratio is at least `ratio`", the largest of all scales."""
-        return max(float(stats.t.cdf(one.values[0], one.freedom)) for one in self.scores(ratio))
+        return max(float(special.stdtr(one.freedom, one.values[0])) for one in self.scores(ratio))
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The ratios that a two-sided test at level `alpha` does not reject; infinite where none is too high."""
