@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis.latency import judge as judge_latency
-from analysis.stats.batches import scales, weather
+from analysis.stats.batches import Weather, scales, weather
 from analysis.stats.exceedances import share_beyond
 from analysis.stats.means import Sums, mean_ratio
 from experiments.core import hypotheses
@@ -67,11 +67,11 @@ def test_a_large_harm_of_the_first_half_stays_broken(tmp_path):
     from analysis.judge import examine
     from tests.analysis.synthetic import write_run
 
-    chosen = experiment(phases=[{**SPLIT[0], "for": 90.0}], claims={"latency": {"p50": {"margin": 0.2}}})
+    chosen = experiment(phases=[{**SPLIT[0], "for": 180.0}], claims={"latency": {"p50": {"margin": 0.2}}})
     seen = examine(write_run(tmp_path, chosen, replace(Truth(), median_ms={"old": 20.0, "new": 40.0}))).evidence
     cells = seen.tally.cells
     # The second half of the canary's answers, made as fast as half of the baseline's.
-    late = (cells["answered"] == "new") & (cells["window"] >= 17)
+    late = (cells["answered"] == "new") & (cells["window"] >= 32)
     healed = cells.assign(bin=cells["bin"].where(~late, cells["bin"] - 2048))
     tally = type(seen.tally)(healed)
     (both,), _ = judge_latency(tally, seen.registered, {})
@@ -136,4 +136,64 @@ def test_coarser_batches_are_used_where_requests_cluster_only():
     clustered = weather(np.repeat(random.standard_normal(15), 4) - 0.0, 1.0)
     assert clustered.clustered
     assert clustered.wanders
+    assert weather(np.repeat([1.0, -1.0], 10), 1.0).endless
     assert all(60 // size >= 4 for size in scales(60))
+
+
+def test_the_price_of_wandering_by_hand():
+    # Twice the spread of single requests: half of it is common. A correlation of 0.2 + 1/√25; of that half alone, .8.
+    seen = Weather(batches=25, lag1=0.2, index=2.0)
+    assert (seen.largest_lag, seen.common, seen.persistence) == pytest.approx((0.4, 0.5, 0.8))
+    assert seen.inflation == pytest.approx(0.5 + 0.5 * 1.8 / 0.2)
+    assert seen.freedom == pytest.approx(25 * 0.36 / 1.64 - 1)
+    calm = Weather(batches=25, lag1=-0.1, index=0.9)
+    assert (calm.clustered, calm.inflation, calm.freedom) == (False, 1.0, 24.0)
+
+
+def test_inflation_is_that_of_a_wandering_arm_with_noise():
+    """Against the variance of the sum of an AR(1) in white noise, worked out from its covariances."""
+    phi, common, batches = 0.7, 0.5, 1000
+    gaps = np.abs(np.subtract.outer(np.arange(batches), np.arange(batches)))
+    covariance = common * phi**gaps + (1 - common) * np.eye(batches)
+    lag1, index = common * phi, 1 / (1 - common)
+    seen = Weather(batches, lag1 - 1 / batches**0.5, index)
+    assert seen.inflation == pytest.approx(covariance.sum() / batches, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory):
+    from analysis.judge import examine
+    from tests.analysis.synthetic import write_run
+
+    chosen = experiment(phases=SPLIT, claims={"latency": {"p50": {"margin": 0.2}}})
+    return examine(write_run(tmp_path_factory.mktemp("wandering"), chosen)).evidence
+
+
+def wandering(examined, block, margin, bins=400):
+    """The claim where the canary is faster and slower in turn, for `block` batches each; 1024 bins are an octave."""
+    cells = examined.tally.cells
+    shift = np.where(cells["window"] // block % 2 == 0, bins, -bins) * (cells["answered"] == "new")
+    tally = type(examined.tally)(cells.assign(bin=cells["bin"] + shift))
+    (one,) = examined.registered.latency
+    registered = msgspec.structs.replace(
+        examined.registered,
+        latency=[msgspec.structs.replace(one, margin=margin)],
+        looks=[hypotheses.Look(1.0, 0.0125)],
+    )
+    (claim,), _ = judge_latency(tally, registered, {"all": 40.0})
+    return claim
+
+
+def test_wandering_costs_width_and_leaves_a_wide_margin_shown(examined):
+    wide, close = wandering(examined, 4, 5.0), wandering(examined, 4, 0.2)
+    assert (wide.state, wide.reason) == ("shown", "")
+    assert close.state == "undecided"
+    assert "wanders for longer than a time batch" in close.reason
+    assert close.reason in close.sentence
+    assert wandering(examined, 4, 0.2, bins=0).state == "shown"
+
+
+def test_wandering_without_end_says_nothing_whatever_the_margin(examined):
+    claim = wandering(examined, 8, 5.0)
+    assert (claim.state, claim.interval) == ("undecided", None)
+    assert "run the phase longer" in claim.sentence
