@@ -13,6 +13,7 @@ from deploy import payloads
 from deploy.embedded import stack as embedded
 from deploy.embedded.state import names
 from deploy.embedded.switch import find_phase
+from deploy.lint.command import lint
 from deploy.locust_manifests import LoadForm, load_manifests
 from deploy.model_info import RESNET
 from deploy.tasks import write_whole
@@ -31,6 +32,9 @@ def deploy() -> None:
 
     EXPERIMENT is a file, or a name that `python -m experiments list` shows.
     """
+
+
+deploy.add_command(lint)
 
 
 def _experiment(*, required: bool = True) -> Decorator:

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by docs/reference/generate.py; do not edit. -->\n\n"
 MEANINGS = {
     Exit.PROMOTE: "promote; of other commands: success",
-    Exit.ROLL_BACK: "roll back; of `selftest`: a sabotage was missed",
+    Exit.ROLL_BACK: "roll back; of `selftest`: a sabotage was missed; of `deploy lint`: an error was found",
     Exit.USAGE: "wrong usage, or input that cannot be read",
     Exit.HOLD: "hold",
     Exit.INVALID: "invalid",
