@@ -10,7 +10,6 @@ from deploy.lint.world import (
     gateways_of,
     host,
     http,
-    meta,
     named,
     namespace,
     of,
@@ -107,15 +106,11 @@ def overlapping(world: World) -> Iterator[Finding]:
             yield Finding(
                 "SP117", "error", named(other), "spec.hosts",
                 f"{', '.join(hosts)} at {', '.join(sorted(shared))} is routed by {named(one)} too",
-                "Istio puts their routes together, the older object's first, and a sidecar takes one of them only: "
-                f"which of the two decides rests on when they were made ({_made(one)}, {_made(other)})",
+                "Istio puts their routes together, the older object's first: which of the two decides rests on their "
+                "age, and changes when one is deleted and applied again",
                 "put the routes into one VirtualService, or give each hosts of its own",
             )  # fmt: skip
 
 
 def _hosts(virtual: Json) -> list[str]:
     return [host(str(name), namespace(virtual)) for name in spec(virtual).get("hosts") or []]
-
-
-def _made(virtual: Json) -> str:
-    return str(meta(virtual).get("creationTimestamp") or "not yet made")

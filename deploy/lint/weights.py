@@ -18,7 +18,7 @@ def weights(world: World) -> Iterator[Finding]:
             if len(entries) > 1 and sum(given) == 0:
                 yield Finding(
                     "SP101", "error", *where, f"the weights {given} sum to 0",
-                    "Istio refuses it (total destination weight = 0); where its webhook is off, every request fails",
+                    "Istio's webhook refuses it: total destination weight = 0",
                     "give at least one destination a weight",
                 )  # fmt: skip
             elif len(entries) > 1 and sum(given) != _WHOLE:
