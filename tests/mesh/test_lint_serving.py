@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 from plane import api
 from plane.kubelet import Program, Rule
-from plane.objects import pods
+from plane.objects import apply_all, pods, remove_all
 from plane.traffic import ask
 from plane.waiting import until
 from scipy.stats import binomtest
 
 from deploy import models
-from deploy.lint.examples import EXAMPLES, sound
+from deploy.lint.examples import EXAMPLES, one, sound
 from experiments.core import reading
 from experiments.core.home import CHECKOUT
 
@@ -37,12 +37,12 @@ def trained(tmp_path_factory):
     return {"/data/models/resnet50": found["small"].base_path, "/data/models/resnet101": found["large"].base_path}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serving(mesh, trained):
-    """Pods serve what their ConfigMap and their volume say, as TensorFlow Serving would."""
+    """The sound stack, for all of these tests; its pods serve what their ConfigMap and their volume say."""
 
     def program(pod, _):
-        name, address = mesh_name(mesh, pod), pod["status"]["podIP"]
+        name, address = name_of(mesh, pod), pod["status"]["podIP"]
         (folder,) = [volume["hostPath"]["path"] for volume in pod["spec"]["volumes"] if volume["name"] == "model"]
         arguments = [
             sys.executable, "-m", "deploy.embedded.serving", "--model-name", name, "--model-base-path",
@@ -50,7 +50,19 @@ def serving(mesh, trained):
         ]  # fmt: skip
         return Program(arguments, f"http://{address}:8501/v1/models/{name}/metadata", {"PYTHONPATH": str(CHECKOUT)})
 
-    yield from with_rule(mesh, Rule(ANY, program))
+    for found in with_rule(mesh, Rule(ANY, program)):
+        apply_all(mesh, sound())
+        yield found
+        remove_all(mesh, sound())
+
+
+def with_another_canary(mesh, objects):
+    """These objects in place of what is there; only the canary's pods are made anew."""
+    canary = one(objects, "Deployment", "-resnet101")
+    with mesh.inside():
+        api.delete(mesh.api, canary)
+    until(lambda: not pods(mesh, "tf-serving", "version=resnet101"), "the old canary to go", 30)
+    apply_all(mesh, objects)
 
 
 @pytest.fixture
@@ -70,7 +82,7 @@ def with_rule(mesh, rule):
     mesh.kubelet.rules.remove(rule)
 
 
-def mesh_name(mesh, pod):
+def name_of(mesh, pod):
     (container,) = [each for each in pod["spec"]["containers"] if each["name"] == "tf-serving"]
     name = container["envFrom"][0]["configMapRef"]["name"]
     head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "tf-serving"}}
@@ -95,28 +107,6 @@ def answers(mesh):
         return Counter(request(mesh.gateway_url, "POST", PATH, BODY) for _ in range(COUNT))
 
 
-def test_the_sound_stack_gives_two_answers_by_two_routes(serving, applied):
-    applied(sound())
-    found = answers(serving)
-    assert {status for status, _, _ in found} == {200}
-    assert len(found) == len({text for _, _, text in found}) == 2
-
-
-def test_sp111_with_two_names_the_canarys_share_of_requests_gets_404(serving, applied):
-    applied(EXAMPLES["SP111"]())
-    found = answers(serving)
-    missing = sum(count for (status, _, _), count in found.items() if status == 404)
-    assert {(status, route) for status, route, _ in found} == {(200, "split/resnet50"), (404, "split/resnet101")}
-    assert binomtest(missing, COUNT, 0.3).pvalue > 1e-6
-
-
-def test_sp112_with_one_path_both_routes_give_one_answer(serving, applied):
-    applied(EXAMPLES["SP112"]())
-    found = answers(serving)
-    assert {route for _, route, _ in found} == {"split/resnet50", "split/resnet101"}
-    assert len({text for _, _, text in found}) == 1
-
-
 @pytest.mark.parametrize(("objects", "times"), [(sound, 1), (EXAMPLES["SP116"], 4)], ids=["default", "SP116"])
 def test_sp116_retries_on_5xx_make_a_server_in_trouble_compute_again(in_trouble, applied, objects, times):
     applied(objects())
@@ -136,3 +126,24 @@ def test_sp116_retries_on_5xx_make_a_server_in_trouble_compute_again(in_trouble,
         seen = ask(in_trouble.gateway_url, 20, PATH)
         assert {each.status for each in seen} == {503}
         assert computed() - before == 20 * times
+
+
+def test_the_sound_stack_gives_two_answers_by_two_routes(serving):
+    found = answers(serving)
+    assert {status for status, _, _ in found} == {200}
+    assert len(found) == len({text for _, _, text in found}) == 2
+
+
+def test_sp111_with_two_names_the_canarys_share_of_requests_gets_404(serving):
+    with_another_canary(serving, EXAMPLES["SP111"]())
+    found = answers(serving)
+    missing = sum(count for (status, _, _), count in found.items() if status == 404)
+    assert {(status, route) for status, route, _ in found} == {(200, "split/resnet50"), (404, "split/resnet101")}
+    assert binomtest(missing, COUNT, 0.3).pvalue > 1e-6
+
+
+def test_sp112_with_one_path_both_routes_give_one_answer(serving):
+    with_another_canary(serving, EXAMPLES["SP112"]())
+    found = answers(serving)
+    assert {route for _, route, _ in found} == {"split/resnet50", "split/resnet101"}
+    assert len({text for _, _, text in found}) == 1
