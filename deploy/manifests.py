@@ -41,6 +41,7 @@ class Form:
 
     profile: Profile = "hardened"
     model_root: str = "/data/models"
+    istio_api: str | None = None
 
 
 DEFAULT_FORM = Form()
