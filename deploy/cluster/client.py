@@ -48,13 +48,15 @@ def connect(context: str | None = None) -> Cluster:
     Raises:
         StackError: no context; several and none chosen; none of that name; a file that is no kubeconfig.
     """
-    if context == IN_CLUSTER or (context is None and not _kubeconfigs() and _TOKEN.exists()):
+    if context == IN_CLUSTER or (context is None and not _has_kubeconfig() and _TOKEN.exists()):
         return _in_cluster()
     chosen = _choose(context)
     settings = client.Configuration()
     settings.retries = False  # ours are in `request`: they know what may be repeated, and for how long
     try:
-        api = config.new_client_from_config(context=chosen, client_configuration=settings, persist_config=False)
+        api = config.new_client_from_config(
+            config_file=_kubeconfig(), context=chosen, client_configuration=settings, persist_config=False
+        )
     except (config.ConfigException, OSError, ValueError) as error:
         raise StackError(
             f"context {chosen}: cannot be used: {' '.join(str(error).split())}; mend the kubeconfig."
@@ -72,15 +74,19 @@ def _in_cluster() -> Cluster:
     return Cluster(IN_CLUSTER, str(settings.host), client.ApiClient(settings))
 
 
-def _kubeconfigs() -> list[str]:
-    given = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    return [path for path in given.split(os.pathsep) if path and Path(path).expanduser().exists()]
+def _kubeconfig() -> str:
+    """The paths to look at, read now: the library reads the variable once, when it is imported."""
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+
+def _has_kubeconfig() -> bool:
+    return any(Path(path).expanduser().exists() for path in _kubeconfig().split(os.pathsep) if path)
 
 
 def _choose(context: str | None) -> str:
     """The context to use: never one that the user did not choose where there are several."""
     try:
-        found, _ = config.list_kube_config_contexts()
+        found, _ = config.list_kube_config_contexts(config_file=_kubeconfig())
     except (config.ConfigException, OSError, ValueError) as error:
         told = " ".join(str(error).split())
         raise StackError(

@@ -99,6 +99,12 @@ def drift(cluster: Cluster, manifests: Sequence[Json]) -> Iterator[str]:
             yield f"{name_of(manifest)}: {', '.join(fields[:3])} changed{f' by {whom}' if whom else ''}"
 
 
+def differs(cluster: Cluster, manifest: Json) -> bool:
+    """Whether an object is missing, or lacks something that its manifest states."""
+    found = get(cluster, manifest)
+    return found is None or any(_differences(_stated(manifest), found))
+
+
 def _stated(manifest: Json) -> Json:
     return {name: value for name, value in manifest.items() if name in {"spec", "data"}}
 

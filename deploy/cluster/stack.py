@@ -319,7 +319,9 @@ def route(
         state = StackDir(stack_dir(name))
         with gateway(cluster, info) as url:
             reached = msgspec.structs.replace(info, gateway_url=url)
-            return switch.change(cluster, reached, state, phase, edit=edit, by=by, watch=watch)
+            change = switch.change(cluster, reached, state, phase, edit=edit, by=by, watch=watch)
+        apply(cluster, _notice(info, phase), force=True)
+        return change
 
 
 @dataclass(frozen=True)

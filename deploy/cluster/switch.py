@@ -69,15 +69,19 @@ def form_of(stack: StackInfo) -> Form:
 
 
 def _apply(cluster: Cluster, loaded: Loaded, objects: Sequence[Json], watch: Watch | None) -> None:
-    """Apply a phase's objects, the route last; Namespace and Gateway stay as they are."""
-    first = [each for each in objects if each["kind"] not in {"VirtualService", "Namespace", "Gateway"}]
-    last = [each for each in objects if each["kind"] == "VirtualService"]
-    for part in (first, last):
-        for applied in ownership.apply_all(cluster, loaded.experiment, part, lambda _: None, force=True):
-            if watch:
-                watch.ours(applied)
-        if part is first:
-            await_ready(cluster, objects, _READY_WITHIN_S, lambda _: None)
+    """Apply what is not yet as a phase states it, the route last; Namespace and Gateway stay as they are."""
+    others = [each for each in objects if each["kind"] not in {"VirtualService", "Namespace", "Gateway"}]
+    first = [each for each in others if ownership.differs(cluster, each)]
+    _apply_part(cluster, loaded, first, watch)
+    if first:
+        await_ready(cluster, objects, _READY_WITHIN_S, lambda _: None)
+    _apply_part(cluster, loaded, [each for each in objects if each["kind"] == "VirtualService"], watch)
+
+
+def _apply_part(cluster: Cluster, loaded: Loaded, part: Sequence[Json], watch: Watch | None) -> None:
+    for applied in ownership.apply_all(cluster, loaded.experiment, part, lambda _: None, force=True):
+        if watch:
+            watch.ours(applied)
 
 
 def _await(
