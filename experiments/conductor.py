@@ -22,6 +22,7 @@ import msgspec
 from analysis.judge import Examined, Report, examine
 from analysis.look import Look
 from deploy.manifests import phase_http
+from experiments.brakes import Brakes
 from experiments.core import children, home, journal, records
 from experiments.core.errors import StackError
 from experiments.core.hypotheses import register
@@ -149,7 +150,8 @@ def _load_through_phases(
     loaded: Loaded, stack: StackInfo, run: records.RunDir, options: Options, narrator: Narrator
 ) -> None:
     """Load from before the first phase until after the last; close the run however it ends."""
-    life = Life(loaded, run, options, narrator)
+    rule = loaded.experiment.abort_if
+    life = Life(loaded, run, options, narrator, brakes=Brakes(run, rule) if rule else None)
     life.change_route(loaded.experiment.phases[0])
     locust = _spawn_locust(loaded, stack, run, options)
     how, detail = "failed", "the run ended before its last phase"
@@ -178,6 +180,7 @@ class Life:
     options: Options
     narrator: Narrator
     stops: list[records.Stop] = field(default_factory=list)
+    brakes: Brakes | None = None
     _first: journal.Change | None = None
     _copied: int = 0
 
@@ -303,6 +306,9 @@ def _still_well(life: Life, locust: subprocess.Popen[bytes]) -> None:
     trouble = life.options.target.trouble(life.experiment.name)
     if trouble:
         raise StackError(f"the stack died under the load: {trouble}")
+    reason = life.brakes.why() if life.brakes else None
+    if reason:
+        raise StackError(f"aborted: {reason}")
     if locust.poll() is not None:
         last = children.last_lines(life.run.path / "locust.log")
         raise StackError(f"Locust ended early with exit code {locust.returncode}: {last or 'it said nothing'}")

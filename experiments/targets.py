@@ -67,6 +67,8 @@ class Embedded:
     def stack(self, loaded: Loaded, tampering: Tampering | None, narrator: Narrator) -> Iterator[StackInfo]:
         """See Target."""
         name, given = loaded.experiment.name, tampering or Tampering()
+        if loaded.experiment.attach:
+            raise StackError(f"{name}: attach is for stacks of others on a cluster; add --target kubernetes.")
         if embedded.is_up(name):
             if tampering:
                 raise StackError(
@@ -128,15 +130,14 @@ class Kubernetes:
     def _standing(self, loaded: Loaded, given: Tampering, narrator: Narrator) -> Iterator[StackInfo]:
         from deploy.cluster import stack
 
-        name = loaded.experiment.name
-        if stack.is_up(name):
+        name, was_up = loaded.experiment.name, stack.is_up(loaded.experiment.name)
+        before = stack.routing(name) if was_up else None
+        if was_up:
             narrator.say(f"using the stack of {name} that is up; it will stay up")
-            yield stack.up(loaded, self.wanted, progress=narrator.say)
-            return
         try:
             yield stack.up(loaded, self.wanted, edit=given.edit, progress=narrator.say)
         finally:
-            stack.down(name, loaded, self.wanted.context, narrator.say)
+            stack.leave(loaded, self.wanted.context, before, narrator.say)
 
     def route(self, name: str, phase: str, edit: Callable[[Manifests], Manifests] | None) -> journal.Change:
         """See Target."""

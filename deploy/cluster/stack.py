@@ -16,7 +16,7 @@ from deploy import istio as mesh
 from deploy import models as provisioning
 from deploy import payloads as bodies
 from deploy import references
-from deploy.cluster import ownership, switch
+from deploy.cluster import attached, ownership, switch
 from deploy.cluster.client import Cluster, Json, connect
 from deploy.cluster.foreign import Watch
 from deploy.cluster.forward import forwarded
@@ -32,8 +32,8 @@ from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
 from experiments.core.records import SCHEMA, References, write_json
-from experiments.core.routing import SERVICE_PORT
-from experiments.core.spec import Experiment
+from experiments.core.routing import SERVICE_PORT, http_routes
+from experiments.core.spec import Experiment, Phase, Route, Rule
 from experiments.core.stack import ClusterInfo, Pod, StackDir, StackInfo, read_payloads, read_stack
 from experiments.core.versions import installed
 
@@ -81,6 +81,8 @@ def up(
         refuse_reserved(experiment.name)
         refuse_elsewhere(experiment.name)
         found = mesh.find(cluster)
+        if experiment.attach:
+            return _attach(cluster, loaded, wanted, found, first_phase, progress)
         form = Form(wanted.profile, wanted.model_root, istio_api=found.api)
         phase = find_phase(loaded, first_phase or _present_phase(loaded) or experiment.phases[0].name)
         objects = manifests(loaded, phase, form)
@@ -92,8 +94,28 @@ def up(
         standing = [each for each in objects if each["kind"] != "VirtualService"]
         ownership.apply_all(cluster, experiment, standing, progress, force=wanted.force)
         await_ready(cluster, objects, wanted.within_s, progress)
-        info = _describe(loaded, cluster, wanted, form, models, _way_in(cluster, objects, wanted, progress))
+        selector = next(each for each in objects if each["kind"] == "Gateway")["spec"]["selector"]
+        info = _describe(loaded, cluster, wanted, found.api, models, _way_in(cluster, selector, wanted, progress))
         return _finish(cluster, loaded, info, expected, (phase.name, edit), progress)
+
+
+def _attach(
+    cluster: Cluster, loaded: Loaded, wanted: Wanted, istio: mesh.Istio, first_phase: str | None, told: Progress
+) -> StackInfo:
+    """Use what is there; its routes alone are changed, and remembered as they were."""
+    there = attached.examine(cluster, loaded.experiment, istio.api)
+    known = read_stack(loaded.experiment.name)
+    before = known.cluster.before if known and known.cluster else None
+    models, expected = _provision(loaded, told)
+    info = _describe(loaded, cluster, wanted, istio.api, models, _way_in(cluster, there.gateway, wanted, told))
+    if info.cluster is None:
+        raise StackError(f"{cluster}: the stack that is there could not be described.")
+    routes = list(before if before is not None else there.routes)
+    info = msgspec.structs.replace(info, cluster=msgspec.structs.replace(info.cluster, before=routes))
+    # Before the first change: whatever happens from here on, `down` knows what to put back.
+    write_json(StackDir(stack_dir(loaded.experiment.name)).info, info)
+    phase = first_phase or _present_phase(loaded) or loaded.experiment.phases[0].name
+    return _finish(cluster, loaded, info, expected, (phase, None), told)
 
 
 def _finish(
@@ -111,7 +133,9 @@ def _finish(
         switch.change(cluster, reached, state, first[0], edit=first[1], by="deploy up")
     checked = _check(cluster, info, expected, state, told)
     warned = [*(note for model in _notes(info) for note in model), *references.notes(experiment, checked)]
-    whole = msgspec.structs.replace(info, notes=list(dict.fromkeys([*warned, *_bare_pods(cluster, experiment)])))
+    whole = msgspec.structs.replace(
+        info, notes=list(dict.fromkeys([*warned, *_bare_pods(cluster, experiment, _api(info))]))
+    )
     for sentence in [*whole.notes, *checked.problems]:
         told(sentence)
     write_json(state.references, checked)
@@ -175,8 +199,7 @@ def _guidance(cluster: Cluster, experiment: Experiment, models: Mapping[str, Mod
     return lines
 
 
-def _way_in(cluster: Cluster, objects: Sequence[Json], wanted: Wanted, progress: Progress) -> mesh.Ingress:
-    selector = next(each for each in objects if each["kind"] == "Gateway")["spec"]["selector"]
+def _way_in(cluster: Cluster, selector: Mapping[str, str], wanted: Wanted, progress: Progress) -> mesh.Ingress:
     if wanted.gateway:
         return mesh.Ingress(wanted.gateway.rstrip("/"), "as given by --gateway", selector)
     found = mesh.ingress(cluster, selector)
@@ -185,7 +208,7 @@ def _way_in(cluster: Cluster, objects: Sequence[Json], wanted: Wanted, progress:
 
 
 def _describe(
-    loaded: Loaded, cluster: Cluster, wanted: Wanted, form: Form, models: Mapping[str, ModelInfo], way_in: mesh.Ingress
+    loaded: Loaded, cluster: Cluster, wanted: Wanted, api: str, models: Mapping[str, ModelInfo], way_in: mesh.Ingress
 ) -> StackInfo:
     return StackInfo(
         schema_version=SCHEMA,
@@ -195,7 +218,7 @@ def _describe(
         target=TARGET,
         gateway_url=way_in.url or "",
         admin_url="",
-        pods=_pods(cluster, loaded.experiment),
+        pods=_pods(cluster, loaded.experiment, api),
         supervisor_pid=0,
         started_us=time.time_ns() // 1000,
         models={arm: msgspec.to_builtins(asdict(model), enc_hook=str) for arm, model in models.items()},
@@ -203,7 +226,7 @@ def _describe(
         cluster=ClusterInfo(
             context=cluster.context,
             server=cluster.server,
-            istio=form.istio_api or "",
+            istio=api,
             profile=wanted.profile,
             model_root=wanted.model_root,
             selector=dict(way_in.selector),
@@ -212,17 +235,26 @@ def _describe(
     )
 
 
-def _arm_pods(cluster: Cluster, experiment: Experiment) -> list[tuple[str, Json]]:
+def _arm_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[tuple[str, Json]]:
     """Each ready pod with its arm."""
-    found = listed(cluster, "v1", "Pod", experiment.namespace, f"app={experiment.service}")
-    arms = [(str((pod["metadata"].get("labels") or {}).get("version", "")), pod) for pod in found if is_ready(pod)]
-    return [(arm, pod) for arm, pod in arms if arm in experiment.arms]
+    labels: Mapping[str, Mapping[str, str]] = {
+        arm: {"app": experiment.service, "version": arm} for arm in experiment.arms
+    }
+    if experiment.attach:
+        labels = attached.examine(cluster, experiment, api).arms
+    found = listed(cluster, "v1", "Pod", experiment.namespace)
+    return [
+        (arm, pod)
+        for arm, wanted in labels.items()
+        for pod in found
+        if is_ready(pod) and wanted.items() <= (pod["metadata"].get("labels") or {}).items()
+    ]
 
 
-def _pods(cluster: Cluster, experiment: Experiment) -> list[Pod]:
+def _pods(cluster: Cluster, experiment: Experiment, api: str) -> list[Pod]:
     return [
         Pod(pod["metadata"]["name"], arm, f"http://{pod['status']['podIP']}:{SERVICE_PORT}", 0)
-        for arm, pod in _arm_pods(cluster, experiment)
+        for arm, pod in _arm_pods(cluster, experiment, api)
     ]
 
 
@@ -232,16 +264,20 @@ def _check(cluster: Cluster, info: StackInfo, expected: References, state: Stack
     with contextlib.ExitStack() as stack:
         pods = [
             Pod(pod["metadata"]["name"], arm, stack.enter_context(forwarded(cluster, pod, SERVICE_PORT)), 0)
-            for arm, pod in _arm_pods(cluster, experiment)
+            for arm, pod in _arm_pods(cluster, experiment, _api(info))
         ]
         return references.check(msgspec.structs.replace(info, pods=pods), expected, read_payloads(state.payloads), told)
 
 
-def _bare_pods(cluster: Cluster, experiment: Experiment) -> list[str]:
+def _api(info: StackInfo) -> str:
+    return info.cluster.istio if info.cluster else ""
+
+
+def _bare_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[str]:
     """Pods that are older than the label that gives them a sidecar."""
     bare = [
         pod["metadata"]["name"]
-        for _, pod in _arm_pods(cluster, experiment)
+        for _, pod in _arm_pods(cluster, experiment, api)
         if not any(
             each["name"] == "istio-proxy"
             for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]
@@ -324,6 +360,51 @@ def route(
         return change
 
 
+def routing(name: str) -> list[Json]:
+    """The routes of a stack that are live."""
+    cluster, info = connected(name)
+    return switch.routes_of(cluster, info, loaded_of(info))
+
+
+def leave(loaded: Loaded, context: str | None, before: Sequence[Json] | None, told: Progress = _quiet) -> None:
+    """End a run: a stack that was up goes on as `on_end` says, one that we put up goes down, an attached one is let go.
+
+    Args:
+        loaded: The experiment.
+        context: Of the cluster.
+        before: The routes before the run, of a stack that was up.
+        told: Told what happens.
+    """
+    name = loaded.experiment.name
+    if before is not None:
+        settle(name, before, told)
+        return
+    info = read_stack(name)
+    attached_before = info.cluster.before if info and info.cluster else None
+    if attached_before is not None:
+        settle(name, attached_before, told)
+    down(name, loaded, context, told, restore=False)
+
+
+def settle(name: str, before: Sequence[Json], told: Progress = _quiet) -> None:
+    """Leave the routes as the experiment's `on_end` says: as they were before, or all to one arm; or as they are.
+
+    Raises:
+        StackError: the cluster refuses it.
+    """
+    cluster, info = connected(name)
+    loaded = loaded_of(info)
+    experiment, wish = loaded.experiment, loaded.experiment.on_end
+    if wish == "leave":
+        told("routes stay as the last phase left them (on_end: leave)")
+        return
+    arm = experiment.baseline if wish == "baseline" else experiment.canaries[0]
+    phase = Phase(name="on-end", route=Route(rules=(Rule(to={arm: 100}),)))
+    http = list(before) if wish == "restore" else http_routes(experiment, phase)
+    switch.set_routes(cluster, info, loaded, http)
+    told("routes are as they were before" if wish == "restore" else f"all traffic goes to {arm} (on_end: {wish})")
+
+
 @dataclass(frozen=True)
 class Status:
     """What can be said of a stack now; `drift` has a sentence for each object that is not as its phase states."""
@@ -350,10 +431,16 @@ def status(name: str) -> Status:
         for pod in pods
     )
     objects = manifests(loaded, find_phase(loaded, phase), switch.form_of(info)) if phase else []
+    if loaded.experiment.attach:  # nothing else is ours to compare
+        objects = [
+            {**each, "spec": {"http": each["spec"]["http"]}} for each in objects if each["kind"] == "VirtualService"
+        ]
     return Status(info, phase, seen, tuple(ownership.drift(cluster, objects)))
 
 
-def down(name: str, loaded: Loaded | None, context: str | None, progress: Progress = _quiet) -> bool:
+def down(
+    name: str, loaded: Loaded | None, context: str | None, progress: Progress = _quiet, *, restore: bool = True
+) -> bool:
     """Remove what carries our labels, and the state directory; whether there was anything.
 
     Args:
@@ -361,6 +448,7 @@ def down(name: str, loaded: Loaded | None, context: str | None, progress: Progre
         loaded: The experiment, where no stack of that name is known on this machine.
         context: Of the cluster, in that case.
         progress: Told what is deleted.
+        restore: Give an attached VirtualService the routes that it had before us.
     """
     info = read_stack(name)
     if info is None and loaded is None:
@@ -370,6 +458,9 @@ def down(name: str, loaded: Loaded | None, context: str | None, progress: Progre
         refuse_elsewhere(name)
         cluster = connected(name)[0] if info else connect(context)
         experiment = loaded_of(info).experiment if info else loaded.experiment  # type: ignore[union-attr]
+        if restore and info and info.cluster and info.cluster.before is not None:
+            progress(f"{cluster}: putting the routes of VirtualService {experiment.service} back")
+            switch.set_routes(cluster, info, loaded_of(info), info.cluster.before)
         progress(f"{cluster}: removing what is ours in namespace {experiment.namespace}")
         removed = ownership.remove(cluster, experiment, progress)
         shutil.rmtree(stack_dir(name), ignore_errors=True)
@@ -381,5 +472,5 @@ def is_up(name: str) -> bool:
     with contextlib.suppress(StackError):
         cluster, info = connected(name)
         experiment = loaded_of(info).experiment
-        return get(cluster, _notice(info, "")) is not None and bool(_arm_pods(cluster, experiment))
+        return get(cluster, _notice(info, "")) is not None and bool(_arm_pods(cluster, experiment, _api(info)))
     return False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from deploy.cluster import effect, ownership
 from deploy.cluster.client import Cluster, Json
 from deploy.cluster.foreign import Watch
-from deploy.cluster.objects import delete, get, name_of
+from deploy.cluster.objects import delete, get, merge, name_of
 from deploy.cluster.readiness import await_ready
 from deploy.manifests import Form, Profile, manifests
 from deploy.phases import Edit, find_phase, loaded_of, now_us
@@ -52,12 +52,48 @@ def change(
     )
     journal.append(state.journal, applied)
     with watch.lock if watch else contextlib.nullcontext():
-        _apply(cluster, loaded, objects, watch)
+        if loaded.experiment.attach:
+            set_routes(cluster, stack, loaded, http, watch)
+        else:
+            _apply(cluster, loaded, objects, watch)
     effective = _await(cluster, stack, loaded, (phase.name, http), applied.sequence)
     journal.append(state.journal, effective)
-    with watch.lock if watch else contextlib.nullcontext():
-        _remove_rest(cluster, loaded, stack, objects, watch)
+    if not loaded.experiment.attach:
+        with watch.lock if watch else contextlib.nullcontext():
+            _remove_rest(cluster, loaded, stack, objects, watch)
     return journal.Change(applied.sequence, phase.name, applied.at_us, effective.at_us, by, http, arms)
+
+
+def virtual_service_of(stack: StackInfo, loaded: Loaded) -> Json:
+    """What names the VirtualService of an experiment."""
+    version = stack.cluster.istio if stack.cluster else ""
+    metadata = {"name": loaded.experiment.service, "namespace": loaded.experiment.namespace}
+    return {"apiVersion": version, "kind": "VirtualService", "metadata": metadata}
+
+
+def routes_of(cluster: Cluster, stack: StackInfo, loaded: Loaded) -> list[Json]:
+    """The routes that are live.
+
+    Raises:
+        StackError: there is no such VirtualService.
+    """
+    named = virtual_service_of(stack, loaded)
+    found = get(cluster, named)
+    if found is None:
+        raise StackError(
+            f"{cluster}: {name_of(named)} is not in namespace {loaded.experiment.namespace}; create it first."
+        )
+    routes: list[Json] = (found.get("spec") or {}).get("http") or []
+    return routes
+
+
+def set_routes(
+    cluster: Cluster, stack: StackInfo, loaded: Loaded, http: Sequence[Json], watch: Watch | None = None
+) -> None:
+    """Give a VirtualService other routes, and leave its hosts, gateways, labels and owners as they are."""
+    changed = merge(cluster, virtual_service_of(stack, loaded), {"spec": {"http": list(http)}})
+    if watch:
+        watch.ours({**changed, "kind": "VirtualService"})
 
 
 def form_of(stack: StackInfo) -> Form:

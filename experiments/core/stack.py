@@ -26,7 +26,8 @@ class Pod(msgspec.Struct, frozen=True):
 class ClusterInfo(msgspec.Struct, frozen=True):
     """Where a stack stands on Kubernetes, and how its objects were written.
 
-    `selector` are the labels of the gateway's pods, `way_in` says how its address was found.
+    `selector` are the labels of the gateway's pods, `way_in` says how its address was found. `before` are the
+    routes that an attached stack had before us.
     """
 
     context: str
@@ -36,6 +37,7 @@ class ClusterInfo(msgspec.Struct, frozen=True):
     model_root: str
     selector: dict[str, str]
     way_in: str
+    before: list[dict[str, Any]] | None = None
 
 
 class StackInfo(msgspec.Struct, frozen=True):
