@@ -12,6 +12,7 @@ from deploy import models as provisioning
 from deploy import payloads
 from deploy.embedded import stack as embedded
 from deploy.embedded.state import names
+from deploy.lint.command import lint
 from deploy.locust_manifests import LoadForm, load_manifests
 from deploy.model_info import RESNET
 from deploy.phases import find_phase
@@ -32,6 +33,9 @@ def deploy() -> None:
 
     EXPERIMENT is a file, or a name that `python -m experiments list` shows.
     """
+
+
+deploy.add_command(lint)
 
 
 def _experiment(*, required: bool = True) -> Decorator:
@@ -191,22 +195,38 @@ def istio(context: str | None, install: bool) -> None:  # noqa: FBT001 - a flag 
     help="tutorial: the canary lab's own YAML. hardened: with the route header and what a cluster needs.",
 )
 @click.option("--model-root", default="/data/models", show_default=True, help="Folder of the models on the node.")
+@click.option("--model-claim", metavar="NAME", help="A PersistentVolumeClaim with a folder for each arm instead.")
+@click.option("--image", metavar="IMAGE", help="TensorFlow Serving, best by its digest; the profile's tag if left out.")
+@click.option(
+    "--istio-api",
+    type=click.Choice(objects.ISTIO_APIS),
+    callback=lambda _context, _option, given: given and f"networking.istio.io/{given}",
+    help="API version of Istio's objects; the profile's if left out.",
+)
+@click.option(
+    "--gateway-namespace", default=objects.Form.gateway_namespace, show_default=True, help="Where the gateway runs."
+)
+@click.option(
+    "--mutual-tls/--no-mutual-tls", default=True, help="Whether callers in the mesh have an identity, as by default."
+)
 @click.option("--load", "load_image", metavar="IMAGE", help="The load's objects instead: Locust's master and workers.")
 @click.option("--workers", type=click.IntRange(1, 1000), default=3, show_default=True, help="With --load: how many.")
 @click.option("--host", default=LoadForm.host, show_default=True, help="With --load: the gateway, from the inside.")
 @click.option("--payload", "bodies", multiple=True, type=click.Path(path_type=Path), help="With --load: FILE.json.")
 @click.option("--payloads-claim", help="With --load: a claim that holds the request bodies, instead of --payload.")
-def render(
-    experiment: str, phase: str | None, profile: objects.Profile, model_root: str, load_image: str | None, **load: Any
-) -> None:
+def render(experiment: str, phase: str | None, load_image: str | None, **options: Any) -> None:
     """Print the Kubernetes manifests of a phase, or of the load, as YAML; `kubectl apply -f -` reads them."""
     loaded = reading.load(experiment)
     if load_image is not None:
-        click.echo(objects.render(load_manifests(loaded.experiment, _load_form(load_image, **load))), nl=False)
+        form = _load_form(load_image, **{name: options[name] for name in _LOAD_OPTIONS})
+        click.echo(objects.render(load_manifests(loaded.experiment, form)), nl=False)
         return
     chosen = find_phase(loaded, phase or loaded.experiment.phases[0].name)
-    form = objects.Form(profile, model_root)
-    click.echo(objects.render(objects.manifests(loaded, chosen, form)), nl=False)
+    written = objects.Form(**{name: given for name, given in options.items() if name not in _LOAD_OPTIONS})
+    click.echo(objects.render(objects.manifests(loaded, chosen, written)), nl=False)
+
+
+_LOAD_OPTIONS = ("workers", "host", "bodies", "payloads_claim")
 
 
 def _load_form(image: str, workers: int, host: str, bodies: tuple[Path, ...], payloads_claim: str | None) -> LoadForm:

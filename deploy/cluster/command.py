@@ -11,7 +11,8 @@ from deploy.cluster.objects import name_of
 from deploy.cluster.stack import Wanted
 
 __all__ = ["Wanted", "istio_lines", "status_lines", "up"]
-from deploy.manifests import Form, manifests
+from deploy.form import Form
+from deploy.manifests import manifests
 from deploy.phases import find_phase
 from experiments.core import command
 from experiments.core.reading import Loaded

@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import MANAGER, apply, delete, get, listed, name_of, serves
-from deploy.manifests import MANAGED_BY
+from deploy.form import MANAGED_BY
 from experiments.core.errors import StackError
 from experiments.core.spec import Experiment
 

@@ -23,7 +23,8 @@ from deploy.cluster.forward import forwarded
 from deploy.cluster.objects import apply, get, listed
 from deploy.cluster.readiness import Progress, await_ready, is_ready
 from deploy.embedded.state import locked, refuse_reserved
-from deploy.manifests import Form, Profile, manifests
+from deploy.form import Form, Profile
+from deploy.manifests import manifests
 from deploy.model_info import ModelInfo
 from deploy.phases import Edit, find_phase, loaded_of
 from deploy.staging import stage

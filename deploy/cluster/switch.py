@@ -9,7 +9,8 @@ from deploy.cluster.client import Cluster, Json
 from deploy.cluster.foreign import Watch
 from deploy.cluster.objects import delete, get, merge, name_of
 from deploy.cluster.readiness import await_ready
-from deploy.manifests import Form, Profile, manifests
+from deploy.form import Form, Profile
+from deploy.manifests import manifests
 from deploy.phases import Edit, find_phase, loaded_of, now_us
 from experiments.core import journal
 from experiments.core.errors import StackError
