@@ -154,12 +154,12 @@ def remove(cluster: Cluster, experiment: Experiment, progress: Progress, keep: S
 def _ours(cluster: Cluster, experiment: Experiment) -> Iterator[Json]:
     labels = ",".join(f"{name}={value}" for name, value in labels_of(experiment).items())
     for version, kind in KINDS:
-        known = next((each for each in _versions(version) if serves(cluster, each, kind)), None)
+        known = next((each for each in versions(version) if serves(cluster, each, kind)), None)
         if known:
             yield from listed(cluster, known, kind, experiment.namespace, labels)
 
 
-def _versions(version: str) -> tuple[str, ...]:
+def versions(version: str) -> tuple[str, ...]:
     """Istio's older versions of an API go for the newest where that is not served."""
     group, _, last = version.rpartition("/")
     return (

@@ -13,11 +13,12 @@ from plane.waiting import until
 from ruamel.yaml import YAML
 
 from deploy import models as provisioning
-from deploy.cluster import stack
+from deploy.cluster import live, stack
 from deploy.cluster.client import connect
 from deploy.cluster.foreign import watching
 from deploy.cluster.refusals import ApiError
 from deploy.cluster.stack import Wanted
+from deploy.lint.checking import check
 from experiments.core import reading
 from experiments.core.children import end
 from experiments.core.errors import StackError
@@ -28,6 +29,7 @@ from experiments.core.stack import StackDir, read_stack
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
 NAMESPACE = "tf-serving"
+NAME = "digits-classifier"
 VIRTUAL = {
     "apiVersion": "networking.istio.io/v1",
     "kind": "VirtualService",
@@ -143,6 +145,18 @@ def test_a_field_of_somebody_else_is_a_conflict_with_its_owner_until_it_is_taken
         assert any("Service digits-classifier" in line and "somebody" in line for line in stack.status("digits").drift)
         stack.up(digits, Wanted(gateway=up.gateway, force=True))
         assert stack.status("digits").drift == ()
+
+
+def test_lint_reads_what_is_there_now(mesh, up):
+    with mesh.inside():
+        found = live.objects(connect(), NAMESPACE)
+        assert {"VirtualService", "DestinationRule", "Gateway", "Deployment", "Pod"} <= {each["kind"] for each in found}
+        assert check(found).findings == []
+        api.patch(mesh.api, VIRTUAL, {"spec": {"hosts": ["elsewhere.example"]}})
+        api.patch(mesh.api, {**VIRTUAL, "kind": "Gateway", "metadata": {**VIRTUAL["metadata"], "name": f"{NAME}-gateway"}},
+                  {"spec": {"selector": {"istio": "nobody"}}})  # fmt: skip
+        assert "SP106" in {each.code for each in check(live.objects(connect(), NAMESPACE)).findings}
+        stack.up(reading.load("digits"), Wanted(gateway=up.gateway, force=True))
 
 
 def test_drift_names_the_object_the_field_and_who_changed_it(mesh, up):  # noqa: ARG001
