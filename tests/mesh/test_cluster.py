@@ -152,9 +152,8 @@ def test_lint_reads_what_is_there_now(mesh, up):
         found = live.objects(connect(), NAMESPACE)
         assert {"VirtualService", "DestinationRule", "Gateway", "Deployment", "Pod"} <= {each["kind"] for each in found}
         assert check(found).findings == []
-        api.patch(mesh.api, VIRTUAL, {"spec": {"hosts": ["elsewhere.example"]}})
-        api.patch(mesh.api, {**VIRTUAL, "kind": "Gateway", "metadata": {**VIRTUAL["metadata"], "name": f"{NAME}-gateway"}},
-                  {"spec": {"selector": {"istio": "nobody"}}})  # fmt: skip
+        gateway = {**VIRTUAL, "kind": "Gateway", "metadata": {"name": f"{NAME}-gateway", "namespace": NAMESPACE}}
+        api.patch(mesh.api, gateway, {"spec": {"selector": {"istio": "nobody"}}})
         assert "SP106" in {each.code for each in check(live.objects(connect(), NAMESPACE)).findings}
         stack.up(reading.load("digits"), Wanted(gateway=up.gateway, force=True))
 
