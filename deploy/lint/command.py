@@ -18,12 +18,23 @@ FOUND = 1
 
 
 @click.command()
-@click.argument("words", metavar="EXPERIMENT|FILE...", nargs=-1, required=True)
+@click.argument("words", metavar="[EXPERIMENT|FILE]...", nargs=-1)
+@click.option("--live", metavar="NAMESPACE", help="Check what is in a namespace of a cluster now.")
+@click.option("--context", help="With --live: context of the kubeconfig; needed where there are several.")
 @click.option("--profile", type=click.Choice(["tutorial", "hardened"]), default="hardened", show_default=True)
 @click.option("--in-mesh", is_flag=True, help="Clients in the mesh are to be routed too, not only the gateway's.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def lint(words: tuple[str, ...], profile: Profile, *, in_mesh: bool, strict: bool, as_json: bool) -> int:
+def lint(
+    words: tuple[str, ...],
+    live: str | None,
+    context: str | None,
+    profile: Profile,
+    *,
+    in_mesh: bool,
+    strict: bool,
+    as_json: bool,
+) -> int:
     """Find mistakes in manifests before any traffic.
 
     FILEs are checked together; - is standard input, as from kubectl get -o yaml. Of an EXPERIMENT each phase is
@@ -31,13 +42,24 @@ def lint(words: tuple[str, ...], profile: Profile, *, in_mesh: bool, strict: boo
 
     Exit code: 0 no error was found, 1 an error was found, 2 something cannot be read.
     """
-    checked = [(given, _checked(given, in_mesh=in_mesh)) for given in read(words, Form(profile))]
+    if not words and live is None:
+        raise click.UsageError("nothing to check; name an EXPERIMENT, a FILE, or --live NAMESPACE.")
+    given_all = [*read(words, Form(profile)), *([_live(live, context)] if live else [])]
+    checked = [(given, _checked(given, in_mesh=in_mesh)) for given in given_all]
     if as_json:
         click.echo(json.dumps([_as_json(given, found) for given, found in checked], indent=2))
     else:
         _print(checked)
     bad = sum(found.errors + (len(found.findings) if strict else 0) for _, found in checked)
     return FOUND if bad else 0
+
+
+def _live(namespace: str, context: str | None) -> Given:
+    from deploy.cluster.client import connect
+    from deploy.cluster.live import objects
+
+    cluster = connect(context)
+    return Given(f"namespace {namespace}, {cluster}", objects(cluster, namespace))
 
 
 def _checked(given: Given, *, in_mesh: bool) -> Checked:
