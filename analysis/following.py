@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.answers import Answer, Attributor
+from analysis.latency import limits
 from analysis.live_shard import LiveShard, ShardState
 from analysis.rows import SCHEMA, Rows, ShardSummary
 from analysis.stops import horizons
@@ -209,6 +210,7 @@ class Following:
                 period.index: min(stops.get(period.index, NEVER_US), self.cuts.get(period.index, NEVER_US))
                 for period in periods
             },
+            limits_us=limits(registered),
         )
 
     def _note_cuts(self, periods: Sequence[Period]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from analysis import balance, failures, latency, outputs, secondary, split, validity
 from analysis.answers import Answer, attribute_outputs
 from analysis.findings import Check
+from analysis.latency import limits
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.stops import horizons
@@ -142,7 +143,8 @@ def _plan(rows: Rows, known: tuple[RunInfo, Experiment], found: tuple[Hypotheses
     warm_until = origin + round(experiment.load.warmup * 1e6) if origin is not None else 0
     by_header = experiment.attribution == "route-header"
     stopped = horizons(info, periods)
-    return Plan(tuple(experiment.arms), periods, registered.batch_seconds, warm_until, by_header, stopped)
+    arms = tuple(experiment.arms)
+    return Plan(arms, periods, registered.batch_seconds, warm_until, by_header, stopped, limits(registered))
 
 
 def intended(examined: Examined) -> Any:

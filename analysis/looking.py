@@ -150,5 +150,5 @@ def _withheld(one: LatencyHypothesis, registered: Hypotheses, taken: Mapping[str
     else:
         fraction = registered.looks[min(taken.get(one.id, 0), len(registered.looks) - 1)].fraction
         when = "at its end" if fraction >= 1 else f"after {words.percent(fraction, 0)} of it"
-        sentence = f"phase {one.phase}: {latency.name_of(one.quantile)} of {one.canary} is looked at {when}."
+        sentence = f"phase {one.phase}: {latency.measure_of(one)} of {one.canary} is looked at {when}."
     return latency.unlooked(one, registered, sentence)

@@ -32,7 +32,7 @@ def describe(tally: Tally, registered: Hypotheses) -> Iterator[Secondary]:
         found = compare(tally, one, registered.baseline)
         if found.canary.n and found.baseline.n:
             yield from _of_pair(found, one.phase)
-            for quantile in sorted({other.quantile for other in registered.latency}):
+            for quantile in sorted({o.quantile for o in registered.latency if o.measure == "quantile"}):
                 yield from _of_quantile(found, one.phase, quantile, registered.baseline)
 
 

@@ -36,6 +36,7 @@ KEYS = (
     "reason",
     "outcome",
     "stale",
+    "over",
     "bin",
 )
 SUMS = ("n", "latency_us", "late")
@@ -46,6 +47,8 @@ class Plan:
     """What the tally must know beside the rows.
 
     `horizons`: by the index of a period, the moment from which its requests no longer count, whatever they waited.
+    `limits_us`: latencies, from the intended start, beyond which answers are counted; a cell's `over` is how many of
+    them its answers exceed.
     """
 
     arms: Sequence[str]
@@ -54,6 +57,7 @@ class Plan:
     warm_until_us: int
     by_header: bool
     horizons: Mapping[int, int] = field(default_factory=dict)
+    limits_us: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ def _keys(rows: Any, plan: Plan, latency: str = "latency_us") -> Any:
         reason=ibis.cases((answered != "", ""), else_=_reason(rows)),
         outcome=_outcome(rows),
         stale=(routed_phase != "") & (routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
+        over=_over(rows, plan.limits_us),
         bin=latency_bin(rows[latency]),
         latency_us=rows.latency_us,
         is_late=((rows.start_us - rows.intended_us) > LATE_US).fill_null(False).cast("int64"),  # noqa: FBT003
@@ -197,6 +202,12 @@ def _standing(rows: Any, plan: Plan) -> Any:
         ((rows.start_us >= first) & bool(plan.periods), TRANSITION),
         else_=OUTSIDE,
     )
+
+
+def _over(rows: Any, limits_us: Sequence[int]) -> Any:
+    """How many limits the latency from the intended start reaches; from the actual one where nothing was intended."""
+    intended = rows.end_us - rows.intended_us.fill_null(rows.start_us)
+    return sum(((intended >= limit).cast("int64") for limit in limits_us), start=ibis.literal(0, "int64"))
 
 
 def _known_arm(name: Any, arms: Sequence[str]) -> Any:

@@ -102,7 +102,8 @@ def _latency(seen: Evidence) -> Mapping[str, Past]:
         one = compare(seen.tally, claim, seen.registered.baseline)
         if claim.phase and min(one.canary.n, one.baseline.n) >= needed(claim.quantile):
             seconds = seen.registered.batch_seconds[claim.phase]
-            found[claim.id] = past(one.canary, one.baseline, (claim.quantile, claim.margin), seconds)
+            allowed = claim.margin if claim.limit_us is None else math.inf
+            found[claim.id] = past(one.canary, one.baseline, (claim.quantile, allowed), seconds)
     return found
 
 

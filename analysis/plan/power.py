@@ -12,8 +12,9 @@ from analysis.failures import is_shown as errors_shown
 from analysis.plan.history import Past, Shape, lognormal
 from analysis.plan.setting import Setting, by_arm, duration, expected
 from analysis.split import Counts, judge_counts
-from analysis.stats.bins import bin_of
-from analysis.stats.exceedances import Histogram, largest_lag, needed, quantile_ratio
+from analysis.stats.bins import bin_of, lower_edge, middle
+from analysis.stats.exceedances import Histogram, needed
+from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
 from experiments.core.hypotheses import ErrorsHypothesis, Hypotheses, LatencyHypothesis, SplitHypothesis, batch_seconds
 
 NODES = 5
@@ -143,6 +144,8 @@ class Comparison:
     batches: int
     seconds: float
     past: Past
+    measure: str = "quantile"
+    limit_us: int | None = None
 
 
 def comparison(here: Setting, claim: LatencyHypothesis, multiple: float) -> Comparison:
@@ -153,7 +156,8 @@ def comparison(here: Setting, claim: LatencyHypothesis, multiple: float) -> Comp
     known = here.past.latency.get(claim.id) or unknown_past()
     canary, baseline = (multiple * n for n in arms.values())
     batches = math.floor(length / seconds + 1e-9)
-    return Comparison(claim.quantile, claim.margin, canary, baseline, batches, seconds, known)
+    sizes = canary, baseline, batches, seconds
+    return Comparison(claim.quantile, claim.margin, *sizes, known, claim.measure, claim.limit_us)
 
 
 def unknown_past() -> Past:
@@ -180,10 +184,21 @@ def latency_shown(what: Comparison, registered: Hypotheses, random: np.random.Ge
     )
     if min(canary.n, baseline.n) < needed(what.quantile):
         return False
-    found = quantile_ratio(canary, baseline, what.quantile)
-    if found is None or found.batches < registered.min_batches or found.lag1 > largest_lag(found.batches):
+    found = _trial(what, canary, baseline)
+    if found is None or found.weather.batches < registered.min_batches or found.weather.endless:
         return False
-    return found.p_below(1 + what.margin) <= registered.looks[-1].alpha
+    return found.p_below <= registered.looks[-1].alpha
+
+
+def _trial(what: Comparison, canary: Histogram, baseline: Histogram) -> Trial | None:
+    """The test that will judge; of an absolute limit, the share of the canary's answers beyond it."""
+    if what.limit_us is not None:
+        over = canary.counts[:, lower_edge(canary.bins) >= what.limit_us].sum(axis=1)
+        return limit_trial(canary, over, 1 - what.quantile)
+    if what.measure == "mean":
+        first, second = (one.counts @ middle(one.bins) for one in (canary, baseline))
+        return mean_trial((canary, first), (baseline, second), 1 + what.margin)
+    return quantile_trial(canary, baseline, what.quantile, 1 + what.margin)
 
 
 def draw(shape: Shape, size: tuple[float, int], variance: float, random: np.random.Generator) -> Histogram:

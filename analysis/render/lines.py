@@ -26,6 +26,9 @@ def effect(claim: Claim) -> str:
     interval = claim.interval
     if interval is None or interval.estimate is None:
         return "unknown"
+    if claim.unit == "share beyond the limit":
+        shares = [words.percent(value, 3) for value in (interval.estimate, interval.low, interval.high)]
+        return f"{shares[0]}, {shares[1]} to {shares[2]}"
     if claim.kind == "latency":
         high = "unbounded" if interval.high is None else f"{interval.high:.2f}"
         return f"{interval.estimate:.2f}x, {interval.low:.2f} to {high}"

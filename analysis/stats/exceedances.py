@@ -5,22 +5,22 @@ variance comes from batches of time, never from single requests. Per-batch quant
 where the arms have unequal numbers.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
+from analysis.stats.batches import Scores, Weather, scored, weather
 from analysis.stats.bins import lower_edge, middle, quantile_bin
+from analysis.stats.fixed import clopper_pearson
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 MIN_EXCEEDANCES = 10
 """Fewer expected values beyond a quantile, in either arm, and the sample does not support it."""
-
-_LARGEST_LAG = 0.5
-_LAG_ERRORS = 2.2
 
 
 @dataclass(frozen=True)
@@ -46,40 +46,50 @@ class Histogram:
 class QuantileRatio:
     """The ratio canary / baseline of one quantile, with what the interval rests on.
 
-    `ratios` and `scores` hold the test statistic for every ratio that the bins can tell apart, increasing in ratio and
-    falling in score.
+    `scores` hold the test statistic, at each scale of batches, for every ratio that the bins can tell apart (`ratios`,
+    increasing); they fall as the ratio grows.
     """
 
     estimate: float
     baseline: float
     canary: float
     ratios: Floats
-    scores: Floats
-    batches: int
-    lag1: float
-    freedom: float
+    scores: Sequence[Scores]
+    weather: Weather
+
+    @property
+    def batches(self) -> int:
+        """Time batches."""
+        return self.weather.batches
+
+    @property
+    def lag1(self) -> float:
+        """Correlation of neighbouring batches."""
+        return self.weather.lag1
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """The ratios that a two-sided test at level `alpha` does not reject."""
-        critical = float(stats.t.isf(alpha / 2, self.freedom))
-        too_low, too_high = self.scores > critical, self.scores < -critical
+        """The ratios that a two-sided test at level `alpha` does not reject at some scale."""
+        each = [self._interval(one, alpha) for one in self.scores]
+        return min(low for low, _ in each), max(high for _, high in each)
+
+    def _interval(self, one: Scores, alpha: float) -> tuple[float, float]:
+        critical = -float(special.stdtrit(one.freedom, alpha / 2))
+        too_low, too_high = one.values > critical, one.values < -critical
         low = float(self.ratios[too_low].max()) if too_low.any() else 0.0
         high = float(self.ratios[too_high].min()) if too_high.any() else float("inf")
         return low, high
 
     def p_above(self, ratio: float) -> float:
-        """The one-sided p-value against "the true ratio is at most `ratio`"."""
-        reached = self.scores[self.ratios >= ratio]
-        return float(stats.t.sf(reached[0], self.freedom)) if reached.size else 1.0
-
-    def score_at(self, ratio: float) -> float:
-        """The statistic just at or below a ratio; 0 below all that was seen."""
-        reached = self.scores[self.ratios <= ratio]
-        return float(reached[-1]) if reached.size else 0.0
+        """The one-sided p-value against "the true ratio is at most `ratio`", the largest of all scales."""
+        at = int(np.searchsorted(self.ratios, ratio, side="left"))
+        return max(
+            float(special.stdtr(one.freedom, -one.values[at])) if at < self.ratios.size else 1.0 for one in self.scores
+        )
 
     def p_below(self, ratio: float) -> float:
-        """The one-sided p-value against "the true ratio is at least `ratio`"."""
-        return float(stats.t.cdf(self.score_at(ratio), self.freedom)) if self.score_at(ratio) else 1.0
+        """The one-sided p-value against "the true ratio is at least `ratio`", the largest of all scales."""
+        at = int(np.searchsorted(self.ratios, ratio, side="right")) - 1
+        return max(float(special.stdtr(one.freedom, one.values[at])) if at >= 0 else 1.0 for one in self.scores)
 
 
 def needed(quantile: float) -> int:
@@ -100,8 +110,11 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
         d_b = (e_Cb − p_C n_Cb)/N_C − ω (e_Ab − p_A n_Ab)/N_A,   se² = B/(B−1) Σ d_b²
 
     (Cochran 1977, section 6.3), where ω = density ratio at the quantile carries the error of the baseline's quantile
-    over to the threshold; it is 1 where the arms differ by a factor. The square is widened by (1 + ρ)/(1 − ρ) for the
-    lag-1 correlation ρ of the residuals at the estimate, and never falls below that of independent requests.
+    over to the threshold; it is 1 where the arms differ by a factor. The square is widened by (1 + ρ)/(1 − ρ), where ρ
+    is the largest correlation of neighbours that the residuals at the estimate cannot exclude, never falls below that
+    of independent requests, and where requests come in clusters the test must hold with coarser batches too.
+
+    Null: the ratio is the candidate. Arms that wander for as long as the run break it, which `weather.endless` tells.
 
     Args:
         canary: Its batches are the baseline's.
@@ -116,14 +129,12 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
     at_canary = quantile_bin(first.bins, first.counts.sum(axis=0), quantile)
     at_baseline = quantile_bin(second.bins, second.counts.sum(axis=0), quantile)
     slope = density_ratio(first, second, quantile)
-    beyond = _residuals_at(second, at_baseline)
-    lag1 = lag_correlation(_residuals_at(first, at_canary)[1] - slope * beyond[1])
-    ratios, scores = _scan(first, second, (at_baseline, quantile), slope, lag1)
+    floor = quantile * (1 - quantile) * (1 / first.n + slope**2 / second.n)
+    seen = weather(_residuals_at(first, at_canary)[1] - slope * _residuals_at(second, at_baseline)[1], floor)
+    ratios, scores = _scan(first, second, (at_baseline, slope), floor, seen)
     middles = middle([at_canary, at_baseline])
     estimate = float(middles[0] / middles[1]) if middles[1] > 0 else float("nan")
-    return QuantileRatio(
-        estimate, float(middles[1]), float(middles[0]), ratios, scores, batches, lag1, freedom_of(batches, lag1)
-    )
+    return QuantileRatio(estimate, float(middles[1]), float(middles[0]), ratios, scores, seen)
 
 
 def _residuals_at(arm: Histogram, at: int) -> tuple[float, Floats]:
@@ -134,58 +145,17 @@ def _residuals_at(arm: Histogram, at: int) -> tuple[float, Floats]:
 
 
 def _scan(
-    canary: Histogram, baseline: Histogram, at: tuple[int, float], slope: float, lag1: float
-) -> tuple[Floats, Floats]:
-    """The score of every threshold that the canary's bins can tell apart, by the ratio that it stands for."""
-    at_baseline, quantile = at
+    canary: Histogram, baseline: Histogram, at: tuple[int, float], floor: float, seen: Weather
+) -> tuple[Floats, list[Scores]]:
+    """The scores of every threshold that the canary's bins can tell apart, by the ratio that it stands for."""
+    at_baseline, slope = at
     base_share, base_residuals = _residuals_at(baseline, at_baseline)
     beyond = canary.counts[:, ::-1].cumsum(axis=1)[:, ::-1] - canary.counts
     shares = beyond.sum(axis=0) / canary.n
     residuals = (beyond - shares * canary.by_batch[:, None]) / canary.n - slope * base_residuals[:, None]
-    variance = _variance(residuals, lag1)
-    floor = quantile * (1 - quantile) * (1 / canary.n + slope**2 / baseline.n)
-    scores = (shares - base_share) / np.sqrt(np.maximum(variance, floor))
-    edge = lower_edge(at_baseline + 1)
-    ratios = lower_edge(canary.bins + 1) / edge
-    return ratios, np.asarray(np.minimum.accumulate(scores))
-
-
-def _variance(residuals: Floats, lag1: float) -> Floats:
-    batches = residuals.shape[0]
-    squares = (residuals**2).sum(axis=0)
-    return np.asarray(squares * (batches / (batches - 1)) * inflation(lag1))
-
-
-def largest_lag(batches: int) -> float:
-    """The lag-1 correlation above which batches are too short to stand for independent stretches of time.
-
-    About 2.2 standard errors of a correlation that is none, so that few batches are not voided by their own noise;
-    calibrated in benchmarks/calibration/latency.py.
-
-    >>> largest_lag(15), round(largest_lag(60), 3)
-    (0.5, 0.284)
-    """
-    return float(min(_LARGEST_LAG, _LAG_ERRORS / np.sqrt(batches)))
-
-
-def inflation(lag1: float) -> float:
-    """How much larger the variance of a sum is where neighbours are correlated: (1 + ρ)/(1 − ρ), at least 1."""
-    positive = min(max(lag1, 0.0), 0.95)
-    return (1 + positive) / (1 - positive)
-
-
-def freedom_of(batches: int, lag1: float) -> float:
-    """Degrees of freedom of the t quantile: one less than the batches' independent equivalent."""
-    positive = min(max(lag1, 0.0), 0.95)
-    return max(batches * (1 - positive**2) / (1 + positive**2) - 1, 1.0)
-
-
-def lag_correlation(residuals: Floats) -> float:
-    """The lag-1 correlation of batch residuals, with its bias of −1/B given back; 0 where they do not vary."""
-    square = float((residuals**2).sum())
-    if square == 0:
-        return 0.0
-    return float((residuals[1:] * residuals[:-1]).sum()) / square + 1 / residuals.size
+    found = scored(shares - base_share, residuals, floor, seen)
+    ratios = lower_edge(canary.bins + 1) / lower_edge(at_baseline + 1)
+    return ratios, [Scores(np.minimum.accumulate(one.values), one.freedom) for one in found]
 
 
 def density_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> float:
@@ -204,3 +174,76 @@ def _relative_spread(arm: Histogram, quantile: float) -> float:
         return 0.0
     low, high = (float(lower_edge(quantile_bin(arm.bins, counts, quantile + d) + 1)) for d in (-half, half))
     return (np.log(high) - np.log(low)) / (2 * half) if low > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class ShareBeyond:
+    """The share of values beyond a limit, and what its test rests on; `steady` scores log odds of one."""
+
+    n: int
+    hits: int
+    allowed: float
+    steady: Sequence[Scores]
+    weather: Weather
+
+    @property
+    def estimate(self) -> float:
+        """The share that was seen."""
+        return self.hits / self.n
+
+    @property
+    def p_above(self) -> float:
+        """The p-value against "at most the allowed share is beyond": the larger of batches' and of exact binomial."""
+        exact = float(stats.binom.sf(self.hits - 1, self.n, self.allowed))
+        return max(exact, *(float(special.stdtr(freedom, -score)) for score, freedom in self._scores()))
+
+    @property
+    def p_below(self) -> float:
+        """The p-value against "at least the allowed share is beyond"; never smaller than the exact binomial one."""
+        exact = float(stats.binom.cdf(self.hits, self.n, self.allowed))
+        return max(exact, *(float(special.stdtr(freedom, score)) for score, freedom in self._scores()))
+
+    @property
+    def log_odds(self) -> float:
+        """Of being beyond, with half a hit on either side, so that none is no certainty (Haldane 1956)."""
+        return float(special.logit((self.hits + 0.5) / (self.n + 1)))
+
+    def _scores(self) -> Iterator[tuple[float, float]]:
+        away = self.log_odds - float(special.logit(self.allowed))
+        for one in self.steady:
+            yield away * float(one.values[0]), one.freedom
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """The share's interval at level 1 − alpha: over batches, and never narrower than Clopper & Pearson's."""
+        half = max(-float(special.stdtrit(one.freedom, alpha / 2)) / float(one.values[0]) for one in self.steady)
+        low, high = clopper_pearson(self.hits, self.n, alpha)
+        below, above = (float(special.expit(self.log_odds + end)) for end in (-half, half))
+        return min(low, below), max(high, above)
+
+
+def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | None:
+    """Whether more than the allowed share of values lies beyond a limit, from batches; None for one batch or none.
+
+    A quantile q lies below a limit just where at most 1 − q of all values lie beyond it. Null: the share is `allowed`.
+    It is tested on log odds: where many are beyond, their number varies more, so a share that is small by chance would
+    seem too sure of itself. Arms that wander for as long as the run break it, which `weather.endless` tells.
+
+    Args:
+        hits: Values beyond, by batch.
+        totals: All values, by batch.
+        allowed: In (0, 1).
+
+    >>> found = share_beyond(np.array([1, 0, 2, 1]), np.array([100, 100, 100, 100]), 0.05)
+    >>> found.estimate, found.p_below < 0.05
+    (0.01, True)
+    """
+    used = totals > 0
+    hit, total = hits[used], totals[used]
+    n, batches = int(total.sum()), int(used.sum())
+    if batches < 2:  # noqa: PLR2004 - a variance takes two
+        return None
+    share = float(hit.sum() + 0.5) / (n + 1)
+    residuals = (hit - float(hit.sum()) / n * total) / n / (share * (1 - share))
+    floor = 1 / (n * share * (1 - share))
+    seen = weather(residuals, floor)
+    return ShareBeyond(n, int(hit.sum()), allowed, scored(np.ones(1), residuals[:, None], floor, seen), seen)

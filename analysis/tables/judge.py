@@ -10,6 +10,7 @@ import xxhash
 from analysis import validity, words
 from analysis.findings import Check
 from analysis.judge import Examined, conclude
+from analysis.latency import limits
 from analysis.report import Report
 from analysis.tables import mapping as mappings
 from analysis.tables.mapping import Mapping
@@ -97,7 +98,8 @@ def _evidence(table: Table, stated: Stated, mapping: Mapping) -> tuple[Evidence,
     experiment = stated.experiment
     by_header = mapping.signature is None
     warm_until = table.start_us + round(mapping.warmup * 1e6)
-    what = Plan(tuple(experiment.arms), stated.periods, stated.registered.batch_seconds, warm_until, by_header)
+    batches, over = stated.registered.batch_seconds, limits(stated.registered)
+    what = Plan(tuple(experiment.arms), stated.periods, batches, warm_until, by_header, limits_us=over)
     seen = Evidence(
         info=_info(table, mapping),
         rows=table.rows,

@@ -1,7 +1,9 @@
 """What a run will be judged on, fixed before its load: claims, alpha, places of comparison, batches, looks (pure)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -28,6 +30,9 @@ SHORTEST_BATCH_SECONDS = 1.0
 
 MIN_BATCHES = 8
 """Fewer batches cannot estimate their own variance: the claim stays undecided (benchmarks/calibration)."""
+
+LOOKS = (0.5, 1.0)
+"""When latency may be decided: halfway, where only a large effect is, and at the end."""
 
 Routes = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -68,7 +73,9 @@ class ErrorsHypothesis(msgspec.Struct, frozen=True):
 class LatencyHypothesis(msgspec.Struct, frozen=True):
     """The canary's quantile is at most (1 + margin) × the baseline's, over the named cohorts of one phase.
 
-    `across_cohorts`: no cohort reaches both arms, so that different cohorts are compared.
+    `across_cohorts`: no cohort reaches both arms, so that different cohorts are compared. `measure` is `quantile`, or
+    `mean`, where `quantile` means nothing. With `limit_us` the claim is absolute: the canary's own quantile, from the
+    intended start, lies below it, and `margin` means nothing.
     """
 
     id: str
@@ -79,10 +86,15 @@ class LatencyHypothesis(msgspec.Struct, frozen=True):
     phase: str | None
     cohorts: list[str]
     across_cohorts: bool
+    measure: str = "quantile"
+    limit_us: int | None = None
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A moment at which latency may be decided, as a fraction of the planned run, and the alpha spent there."""
+    """A moment at which latency may be decided, as a fraction of the planned batches of the phase of comparison.
+
+    `alpha` is what is spent there, on each side; the last look uses all that the phase has given.
+    """
 
     fraction: float
     alpha: float
@@ -104,6 +116,7 @@ class Hypotheses(msgspec.Struct, frozen=True):
     batch_seconds: dict[str, float]
     min_batches: int
     looks: list[Look]
+    planned_batches: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -165,8 +178,29 @@ def hypotheses(experiment: Experiment, routes: Routes | None = None) -> Hypothes
         latency=[hypothesis for canary in experiment.canaries for hypothesis in _latency(experiment, canary, groups)],
         batch_seconds={phase.name: batch_seconds(phase.duration) for phase in experiment.phases},
         min_batches=MIN_BATCHES,
-        looks=[Look(1.0, ALPHA * LATENCY_PART)],
+        looks=looks(ALPHA * LATENCY_PART),
+        planned_batches={
+            phase.name: max(int(phase.duration / batch_seconds(phase.duration)), 1) for phase in experiment.phases
+        },
     )
+
+
+def looks(alpha: float, fractions: Sequence[float] = LOOKS) -> list[Look]:
+    """Alpha spent at each look: what 2 − 2Φ(z / √fraction) has grown by, with z the upper alpha/2 quantile.
+
+    The sum is alpha, so that Bonferroni's inequality keeps the level whatever the dependence between looks.
+
+    Source: Lan & DeMets 1983, the spending function that resembles O'Brien & Fleming's boundaries.
+
+    >>> [round(look.alpha, 5) for look in looks(0.025, (0.5, 1.0))]
+    [0.00153, 0.02347]
+    """
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - alpha / 2)
+    spent = [2 - 2 * normal.cdf(z / math.sqrt(fraction)) for fraction in fractions[:-1]] + [alpha]
+    return [
+        Look(fraction, now - before) for fraction, now, before in zip(fractions, spent, [0.0, *spent[:-1]], strict=True)
+    ]
 
 
 def batch_seconds(duration: float) -> float:
@@ -274,21 +308,30 @@ def _latency(experiment: Experiment, canary: str, groups: Sequence[Group]) -> It
     for place in places[1:]:
         if place.phase in gated and best and place.phase != best.phase:
             others.setdefault(place.phase, place)
-    for quantile, claim in experiment.claims.latency.items():
-        yield _latency_at(canary, quantile, claim, best)
+    for measure, claim in experiment.claims.latency.items():
+        yield from _latency_at(canary, measure, claim, best)
         for place in others.values():
-            here = _latency_at(canary, quantile, claim, place)
-            yield msgspec.structs.replace(here, id=f"{here.id}@{place.phase}", required=False)
+            for here in _latency_at(canary, measure, claim, place):
+                yield msgspec.structs.replace(here, id=f"{here.id}@{place.phase}", required=False)
 
 
-def _latency_at(canary: str, quantile: str, claim: LatencyClaim, place: Comparison | None) -> LatencyHypothesis:
-    return LatencyHypothesis(
-        id=f"latency/{canary}/{quantile}",
+def _latency_at(
+    canary: str, measure: str, claim: LatencyClaim, place: Comparison | None
+) -> Iterator[LatencyHypothesis]:
+    """Against the baseline where the claim has a margin, against its limit where it has one."""
+    relative = LatencyHypothesis(
+        id=f"latency/{canary}/{measure}",
         canary=canary,
-        quantile=round(float(quantile[1:]) / 100, 12),
-        margin=claim.margin,
+        quantile=0.5 if measure == "mean" else round(float(measure[1:]) / 100, 12),
+        margin=claim.margin or 0.0,
         required=claim.required,
         phase=place.phase if place else None,
         cohorts=list(place.cohorts) if place else [],
         across_cohorts=bool(place and place.across_cohorts),
+        measure="mean" if measure == "mean" else "quantile",
     )
+    if claim.margin is not None:
+        yield relative
+    if claim.limit is not None:
+        absolute = f"{relative.id}/limit"
+        yield msgspec.structs.replace(relative, id=absolute, margin=0.0, limit_us=round(claim.limit * 1e6))

@@ -16,6 +16,7 @@ DURATION = rf"^{_NUMBER}\s*(ms|s|m|min|h)$"
 RATE = rf"^{_NUMBER}\s*/\s*(s|min|h)$"
 RATES = rf"^{_NUMBER}\s*/\s*(s|min|h)(?:\s*\.\.\s*{_NUMBER}\s*/\s*(s|min|h))?$"
 INCREASE = rf"^\+{_NUMBER}\s*%$"
+LIMIT = rf"^<\s*{_NUMBER}\s*(ms|s)$"
 
 
 MOST_PER_SECOND = 100_000
@@ -114,3 +115,9 @@ Increase = Annotated[
     *_quantity(INCREASE, "must be an increase such as +20%", lambda m: float(m[1]) / 100),
 ]
 """A relative increase; 0.2 means 20 % more, once read."""
+
+Limit = Annotated[
+    float,
+    *_quantity(LIMIT, "must be a limit such as < 250ms", lambda m: float(m[1]) * _SECONDS[m[2]]),
+]
+"""A latency that may not be reached; seconds once read."""

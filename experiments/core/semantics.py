@@ -32,6 +32,7 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _load(raw.get("load"))
     yield from _gates(raw)
     yield from _max_rate(raw)
+    yield from _mean_limits(raw)
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
             yield from _phase(phase, ("phases", index), arms, [str(c) for c in _mapping(raw.get("cohorts"))])
@@ -153,6 +154,14 @@ def _gates(raw: Mapping[str, Any]) -> Iterator[Problem]:
         for _place, weights in _weightings(phases[index].get("route"), ("phases", index, "route")):
             if any(weight for arm, weight in weights.items() if arm != baseline):
                 yield Problem(place, f"must send everything to the baseline, {baseline!r}; change its route.")
+
+
+def _mean_limits(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    claim = _mapping(_mapping(raw.get("claims")).get("latency")).get("mean")
+    limit = claim if isinstance(claim, str) and claim.lstrip().startswith("<") else _mapping(claim).get("limit")
+    if limit is not None:
+        loc = ("claims", "latency", "mean")
+        yield Problem(loc, "a limit is for quantiles; give the mean a margin such as +20%, or limit p50 or p99.")
 
 
 def _phase(

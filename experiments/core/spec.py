@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from experiments.core.quantities import MOST_PER_SECOND, Increase, PerSecond, Points, Rates, Seconds, Share
+from experiments.core.quantities import MOST_PER_SECOND, Increase, Limit, PerSecond, Points, Rates, Seconds, Share
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
 """A DNS label: it becomes part of Kubernetes object names."""
@@ -198,17 +198,30 @@ class ErrorsClaim(Frozen):
 
 
 class LatencyClaim(Frozen):
-    """A quantile of any other arm's latency exceeds the baseline's by less than `margin`."""
+    """A quantile, or the mean, of any other arm's latency exceeds the baseline's by less than `margin`.
 
-    margin: Increase = Field(..., gt=0)
+    `limit` is absolute: the arm's own quantile, counted from the intended start, stays below it. Either, or both.
+    """
+
+    margin: Annotated[Increase, Field(gt=0)] | None = None
+    limit: Annotated[Limit, Field(gt=0)] | None = None
     required: bool = True
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "LatencyClaim":
+        if self.margin is None and self.limit is None:
+            raise ValueError("needs a margin such as +20% or a limit such as < 250ms; give one.")
+        return self
 
 
 def _as_latency(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip().startswith("<"):
+        return {"limit": value}
     return {"margin": value} if isinstance(value, (str, float)) else value
 
 
-Quantile = Annotated[str, Field(pattern=r"^p(50|[5-9]\d(\.\d+)?)$")]
+Measure = Annotated[str, Field(pattern=r"^(mean|p(50|[5-9]\d(\.\d+)?))$")]
+"""`mean`, or a quantile from p50 to p99.9 and beyond."""
 
 
 class Claims(Frozen):
@@ -216,7 +229,7 @@ class Claims(Frozen):
 
     split: SplitClaim = SplitClaim()
     errors: ErrorsClaim = ErrorsClaim()
-    latency: dict[Quantile, Annotated[LatencyClaim, BeforeValidator(_as_latency)]] = Field(
+    latency: dict[Measure, Annotated[LatencyClaim, BeforeValidator(_as_latency)]] = Field(
         default_factory=lambda: {"p50": LatencyClaim(margin=0.2)}
     )
 

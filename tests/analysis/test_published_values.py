@@ -9,6 +9,7 @@ from statsmodels.stats.nonparametric import rank_compare_2ordinal
 from statsmodels.stats.proportion import proportion_confint
 
 from analysis.stats import bands, boundaries, fixed, quantiles, ranks
+from analysis.stats.means import mean_sequence
 from analysis.stats.multiplicity import benjamini_hochberg, e_benjamini_hochberg, holm
 from analysis.stats.paired import mcnemar
 
@@ -115,6 +116,14 @@ def test_adjustments_of_benjamini_and_hochberg_1995():
     assert sum(benjamini_hochberg(values, 0.05)) == 4
     assert sum(holm(values, 0.05)) == 3
     assert e_benjamini_hochberg([-math.log(value) for value in values], 0.05) == benjamini_hochberg(values, 0.05)
+
+
+def test_sequence_of_means_of_gbstats():
+    # gbstats 0.8.0, sequential test: 1396 of 3000 against 2422 of 3461, n* = 5000: relative lift [.40098, .60675].
+    n, m, p, q = 3000, 3461, 1396 / 3000, 2422 / 3461
+    total, lift = n + m, (q - p) / p
+    variance = total * (q * (1 - q) / (m * p**2) + q**2 * p * (1 - p) / (n * p**4))
+    assert mean_sequence(total, lift, variance, 0.05, 5000) == pytest.approx((0.40098, 0.60675), abs=5e-5)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (81, 263), (20, 20), (3, 1000)])

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 
 from analysis.stats import bernoulli, dispersion, likelihood, multinomial
+from analysis.stats.batches import lag_correlation, weather
 from analysis.stats.bins import bin_of, lower_edge, middle, quantile_bin
-from analysis.stats.exceedances import Histogram, density_ratio, lag_correlation, largest_lag, quantile_ratio
+from analysis.stats.exceedances import Histogram, density_ratio, quantile_ratio
 
 COUNTS = st.lists(st.integers(0, 10**6), min_size=2, max_size=6)
 
@@ -192,8 +193,9 @@ def test_ratio_interval_covers(quantile, ratio):
 def test_ratio_test_has_the_power_of_its_normal_limit():
     random = np.random.default_rng(12)
     found = [quantile_ratio(sample(random, 1000, 30, 1.5), sample(random, 2300, 30), 0.5) for _ in range(40)]
-    assert all(one.p_above(1.2) < 0.0125 for one in found)
-    assert all(one.p_below(2.0) < 0.0125 for one in found)
+    # Not all: batches that seem to hang together by chance cost width.
+    assert np.mean([one.p_above(1.2) < 0.0125 for one in found]) >= 0.9
+    assert np.mean([one.p_below(2.0) < 0.0125 for one in found]) >= 0.9
     assert np.median([one.estimate for one in found]) == pytest.approx(1.5, rel=0.03)
 
 
@@ -211,7 +213,8 @@ def test_per_request_naive_variance_agrees_when_requests_are_independent():
 def test_correlated_batches_are_noticed():
     random = np.random.default_rng(14)
     walk = np.cumsum(random.standard_normal(60))
-    assert lag_correlation(walk - walk.mean()) > largest_lag(60)
+    assert lag_correlation(walk - walk.mean()) > 0.7
+    assert weather(walk - walk.mean(), 1.0).endless
     assert abs(np.mean([lag_correlation(random.standard_normal(60)) for _ in range(200)])) < 0.03
 
 

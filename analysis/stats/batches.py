@@ -1,0 +1,181 @@
+"""The variance of a sum whose parts come in time: batches, their correlation, and coarser batches where it matters.
+
+Requests near one another in time are not independent: queues and garbage collection slow an arm for seconds. Batches of
+time are nearly independent if they are long against that. Where they hang together, the variance is that of the longest
+wandering that they cannot exclude: the fewer the batches, the wider the interval. Where they cannot exclude a wandering
+without end, nothing can be said. Calibrated in benchmarks/calibration/latency.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+Floats = npt.NDArray[np.float64]
+
+MANY = 40
+"""From this many batches on, a correlation between neighbours is a property of the run, not of having too few."""
+
+ENDLESS = 0.95
+"""A correlation of neighbours that cannot be told from wandering without end: (1 + ρ)/(1 − ρ) would be 39."""
+
+_FEWEST_GROUPS = {True: 4, False: 3}
+_FEW = 20
+_CLUSTER_LEVEL = {True: 0.1, False: 0.3}
+_CLUSTER_LAG = 1.3
+_WANDER_LAG = 1.5
+_LEAST_COMMON = 0.5
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How the residuals of `batches` hang together.
+
+    `lag1` is the correlation of neighbours; `index` the variance of batches against that of independent requests.
+    """
+
+    batches: int
+    lag1: float
+    index: float
+
+    @property
+    def spreads(self) -> bool:
+        """Whether batches differ by more than independent requests make them: at level .1, .3 below 40 batches.
+
+        Few batches miss it easily, and a miss errs; a false alarm costs width only.
+        """
+        level = _CLUSTER_LEVEL[self.batches >= MANY]
+        return self.index > float(special.chdtri(self.batches - 1, level)) / (self.batches - 1)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether requests of one batch resemble one another, or neighbouring batches do: single batches may mislead.
+
+        Neighbours do from 1.3 standard errors of a correlation that is none.
+        """
+        return bool(self.spreads or self.lag1 > _CLUSTER_LAG / np.sqrt(self.batches))
+
+    @property
+    def largest_lag(self) -> float:
+        """The correlation of neighbours that the batches cannot exclude: one standard error above what was seen."""
+        return max(self.lag1 + (1 / float(np.sqrt(self.batches)) if self.clustered else 0.0), 0.0)
+
+    @property
+    def common(self) -> float:
+        """The part of the spread that requests of a batch have in common: what wanders. The rest is theirs alone.
+
+        At least half, so that little is made of a spread that is hardly larger than single requests'; all of it where
+        batches differ by no more than those.
+        """
+        return max(1 - 1 / self.index, _LEAST_COMMON) if self.spreads else 1.0
+
+    @property
+    def persistence(self) -> float:
+        """The largest correlation of neighbours of the common part, which alone wanders."""
+        return min(self.largest_lag / self.common, ENDLESS)
+
+    @property
+    def inflation(self) -> float:
+        """How much larger the variance of the sum may be than that of independent batches."""
+        return 1 - self.common + self.common * inflation(self.persistence)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of a variance from these batches."""
+        return freedom_of(self.batches, self.persistence)
+
+    @property
+    def wanders(self) -> bool:
+        """Whether an arm seems to wander for longer than a batch: intervals are then wide for that reason."""
+        return bool(self.clustered and self.lag1 > _WANDER_LAG / np.sqrt(self.batches))
+
+    @property
+    def endless(self) -> bool:
+        """Whether the batches cannot exclude a wandering without end, so that nothing can be said."""
+        return self.clustered and self.largest_lag >= ENDLESS
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A statistic at one scale of batches: values of t with `freedom` degrees of freedom, one for each candidate."""
+
+    values: Floats
+    freedom: float
+
+
+def inflation(lag1: float) -> float:
+    """How much larger the variance of a sum is where neighbours are correlated: (1 + ρ)/(1 − ρ), at least 1.
+
+    >>> inflation(0.5), inflation(-0.3)
+    (3.0, 1.0)
+    """
+    positive = min(max(lag1, 0.0), ENDLESS)
+    return (1 + positive) / (1 - positive)
+
+
+def freedom_of(batches: int, lag1: float) -> float:
+    """Degrees of freedom of the t quantile: one less than the batches' independent equivalent (Bartlett 1935).
+
+    >>> freedom_of(15, 0.0), freedom_of(15, 0.5)
+    (14.0, 8.0)
+    """
+    positive = min(max(lag1, 0.0), ENDLESS)
+    return max(batches * (1 - positive**2) / (1 + positive**2) - 1, 1.0)
+
+
+def lag_correlation(residuals: Floats) -> float:
+    """The lag-1 correlation of batch residuals, with its bias of −1/B given back; 0 where they do not vary."""
+    square = float((residuals**2).sum())
+    if square == 0:
+        return 0.0
+    return float((residuals[1:] * residuals[:-1]).sum()) / square + 1 / residuals.size
+
+
+def weather(residuals: Floats, independent: float) -> Weather:
+    """How batch residuals hang together.
+
+    Args:
+        residuals: One number for each batch, summing to 0.
+        independent: The variance of their sum if all requests were independent.
+    """
+    batches = residuals.size
+    variance = float((residuals**2).sum()) * batches / (batches - 1)
+    return Weather(batches, lag_correlation(residuals), variance / independent if independent > 0 else 1.0)
+
+
+def scales(batches: int) -> list[int]:
+    """How many batches go together: 2, 3, 4, 6, 9, … as long as four groups are left, three of fewer than 20 batches.
+
+    >>> scales(15), scales(60)
+    ([2, 3, 4], [2, 3, 4, 6, 9, 13])
+    """
+    found, size = [], 2
+    while batches // size >= _FEWEST_GROUPS[batches >= _FEW]:
+        found.append(size)
+        size = size + 1 if size < 3 else int(size * 1.5)  # noqa: PLR2004 - 2, 3, then half as much again
+    return found
+
+
+def scored(difference: Floats, residuals: Floats, floor: Floats | float, seen: Weather) -> list[Scores]:
+    """The statistics of candidates, at the scale of single batches and, where they cluster, at every coarser one.
+
+    A claim must hold at every scale: the variance of single batches is widened for the longest wandering that they
+    cannot exclude, and that of coarser ones is right where they are long enough, whatever the wandering is like.
+
+    Args:
+        difference: Estimates less their null values, shape (m,).
+        residuals: Batch residuals of the estimates, shape (batches, m).
+        floor: The variance never falls below it: that of independent requests.
+        seen: How the batches hang together.
+    """
+    batches = residuals.shape[0]
+    square = (residuals**2).sum(axis=0) * (batches / (batches - 1)) * seen.inflation
+    found = [Scores(difference / np.sqrt(np.maximum(square, floor)), seen.freedom)]
+    if seen.clustered:
+        for size in scales(batches):
+            groups = batches // size
+            sums = np.add.reduceat(residuals, np.arange(groups) * size, axis=0)
+            variance = (sums**2).sum(axis=0) * (groups / (groups - 1))
+            found.append(Scores(difference / np.sqrt(np.maximum(variance, floor)), groups - 1.0))
+    return found
