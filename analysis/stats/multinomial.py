@@ -70,6 +70,8 @@ def log_mean_exp(logs: Sequence[float]) -> float:
     1000.0
     """
     top = max(logs)
+    if math.isinf(top):
+        return top
     return top + math.log(math.fsum(math.exp(one - top) for one in logs) / len(logs))
 
 

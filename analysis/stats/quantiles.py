@@ -14,13 +14,16 @@ from analysis.stats.boundaries import best_rho, beta_binomial_bound
 
 Floats = npt.NDArray[np.float64]
 
+_REACHED = 1 - 1e-9
+
 
 def _at_rank(values: Floats, counts: npt.ArrayLike, rank: float) -> float | None:
-    """The value at a rank that counts from 1; None beyond either end."""
+    """The value at a rank that counts from 1; None beyond either end, or where what is there is no number."""
     cumulative = np.cumsum(np.asarray(counts, dtype=np.float64))
     if not cumulative.size or not 1 <= rank <= cumulative[-1]:
         return None
-    return float(values[np.searchsorted(cumulative, rank)])
+    found = float(values[np.searchsorted(cumulative, rank)])
+    return None if math.isnan(found) else found
 
 
 def order_statistic_interval(
@@ -67,6 +70,8 @@ def quantile_sequence(
 
     >>> quantile_sequence(np.arange(1.0, 1001), np.ones(1000), 0.5, 0.05, 100)
     (449.0, 552.0)
+    >>> quantile_sequence(np.arange(1.0, 101), np.ones(100), 0.99, 0.05, 100)
+    (95.0, None)
     """
     n, p = float(np.sum(counts)), quantile
     if n <= 0:
@@ -74,9 +79,10 @@ def quantile_sequence(
     v, v_opt = n * p * (1 - p), p * (1 - p) * t_opt
     lower = beta_binomial_bound(v, alpha, v_opt, 1 - p, p, one_sided=False)
     upper = beta_binomial_bound(v, alpha, v_opt, p, 1 - p, one_sided=False)
+    # A boundary at the largest sum that there can be is never crossed: not even the extreme value bounds the quantile.
     return (
-        _at_rank(values, counts, math.floor(n * p - lower) + 1),
-        _at_rank(values, counts, math.ceil(n * p + upper)),
+        _at_rank(values, counts, math.floor(n * p - lower) + 1) if lower < n * p * _REACHED else None,
+        _at_rank(values, counts, math.ceil(n * p + upper)) if upper < n * (1 - p) * _REACHED else None,
     )
 
 

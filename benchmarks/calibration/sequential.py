@@ -144,7 +144,7 @@ def draw(case: SplitCase, random: np.random.Generator, runs: int) -> tuple[list[
 
 
 def split_alarms(case: SplitCase, runs: int) -> tuple[float, float]:
-    """Share of runs that ever call the true shares wrong, and that ever call them right at the edge of the tolerance."""
+    """Share of runs that ever call the true shares wrong, and that call them right at the tolerance's edge."""
     random = np.random.default_rng(1)
     wrong = right = 0
     for start in range(0, runs, AT_ONCE):
