@@ -151,7 +151,7 @@ def shift_ratio(
     """
     (a, n_a), (b, n_b) = first, second
     # NaN and infinity sort to the end.
-    if not (a.size and b.size and n_a.sum() and n_b.sum() and min(a[0], b[0]) > 0 and max(a[-1], b[-1]) < math.inf):
+    if not (a.size and b.size and n_a.sum() and n_b.sum() and min(a[0], b[0]) > 0 and np.isfinite(a[-1] + b[-1])):
         return None
     n, m = float(n_a.sum()), float(n_b.sum())
     x, y, below = np.log(a), np.log(b), np.concatenate([[0.0], np.cumsum(n_a)]) / n
