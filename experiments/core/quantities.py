@@ -118,6 +118,6 @@ Increase = Annotated[
 
 Limit = Annotated[
     float,
-    *_quantity(LIMIT, "must be a limit such as < 250ms", lambda m: float(m[1]) * _SECONDS[m[2]]),
+    *_quantity(LIMIT, "must be a limit such as < 250ms", lambda m: float(m[1]) * SECONDS[m[2]]),
 ]
 """A latency that may not be reached; seconds once read."""
