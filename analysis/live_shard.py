@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from analysis.rows import ShardSummary, arrow_table, check_belongs
+from analysis.rows import ShardSummary, arrow_table, check_belongs, effort
 from analysis.tail import Tail
 from experiments.core.errors import RecordsError
 from experiments.core.records import Beat, Row, ShardHeader, Trailer, decode_header, decode_line
@@ -41,7 +41,7 @@ class ShardState:
     index: int
     tail: Tail
     header: ShardHeader | None = None
-    beat: Beat | None = None
+    beats: list[Beat] = field(default_factory=list)
     trailer: Trailer | None = None
     rows: int = 0
     last_end_us: int | None = None
@@ -69,7 +69,7 @@ class ShardState:
             if isinstance(item, Row):
                 rows.append(item)
             elif isinstance(item, Beat):
-                self.beat = item
+                self.beats.append(item)
             elif isinstance(item, Trailer):
                 self.trailer = item
         if not rows:
@@ -77,6 +77,11 @@ class ShardState:
         self.rows += len(rows)
         self.last_end_us = max(self.last_end_us or 0, *(row.start_us + row.latency_us for row in rows))
         return arrow_table(rows, self.index)
+
+    @property
+    def beat(self) -> Beat | None:
+        """The last one."""
+        return self.beats[-1] if self.beats else None
 
     @property
     def closed(self) -> bool:
@@ -113,6 +118,7 @@ class ShardState:
             gaps=0,
             repeated=0,
             last_end_us=self.last_end_us,
+            effort=effort(self.beats, self.trailer),
         )
         if self.trailer is None and self.heard_us < silent_before_us:
             return plain

@@ -10,7 +10,7 @@ from analysis.stats.bands import band_sum, largest_gap
 from analysis.stats.bins import bin_of, lower_edge, middle
 from analysis.stats.exceedances import Floats, Histogram, needed
 from analysis.stats.quantiles import order_statistic_interval, quantile_sequence, two_sample_p
-from analysis.stats.ranks import aligned, brunner_munzel, shift_ratio
+from analysis.stats.ranks import aligned, brunner_munzel, shift_ratio, superiority_interval
 from analysis.tally import Tally
 from experiments.core.hypotheses import Hypotheses
 
@@ -47,9 +47,10 @@ def _of_pair(found: Compared, phase: str) -> Iterator[Secondary]:
     base, ours = aligned((found.baseline.bins, baseline[1]), (found.canary.bins, canary[1]))
     ranks = brunner_munzel(base, ours, ALPHA)
     if ranks is not None:
+        low, high = superiority_interval(ranks, found.baseline.n, found.canary.n, ALPHA)
         yield Secondary(
             phase=phase, arm=arm, name="Brunner-Munzel: chance that the canary is slower", estimate=ranks.estimate,
-            low=ranks.low, high=ranks.high, level=1 - ALPHA, unit="probability", assumption=f"one look; {INDEPENDENT}",
+            low=low, high=high, level=1 - ALPHA, unit="probability", assumption=f"one look; {INDEPENDENT}",
             null_value=0.5, p_value=ranks.p_value,
         )  # fmt: skip
     shift = shift_ratio(baseline, canary, ALPHA)

@@ -12,12 +12,14 @@ from deploy import models as provisioning
 from deploy import payloads
 from deploy.embedded import stack as embedded
 from deploy.embedded.state import names
-from deploy.embedded.switch import find_phase
+from deploy.lint.command import lint
 from deploy.locust_manifests import LoadForm, load_manifests
 from deploy.model_info import RESNET
+from deploy.phases import find_phase
 from deploy.tasks import write_whole
 from experiments.core import command, reading
-from experiments.core.errors import ProvisionError, StackError
+from experiments.core.errors import ProvisionError
+from experiments.core.stack import read_stack
 
 Mode = Literal["caffe", "tf", "torch", "none"]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -33,19 +35,29 @@ def deploy() -> None:
     """
 
 
+deploy.add_command(lint)
+
+
 def _experiment(*, required: bool = True) -> Decorator:
     return click.argument("experiment", required=required)
 
 
 def _target() -> Decorator:
     return click.option(
-        "--target", default="embedded", show_default=True, metavar="embedded", help="Where the stack lives."
+        "--target",
+        type=click.Choice(["embedded", "kubernetes"]),
+        help="Where the stack lives: on this machine (embedded, the default), or on a cluster with Istio.",
     )
 
 
-def _refuse_other_targets(target: str) -> None:
-    if target != "embedded":
-        raise StackError(f"--target {target}: must be embedded, the only target of this version; leave it out.")
+def _context() -> Decorator:
+    return click.option("--context", help="kubernetes: context of the kubeconfig; needed where there are several.")
+
+
+def _on_cluster(name: str, target: str | None) -> bool:
+    """Whether a stack that is up, or is asked for, is one on a cluster."""
+    info = read_stack(name)
+    return target == "kubernetes" or (target is None and info is not None and info.target == "kubernetes")
 
 
 def _name(experiment: str) -> str:
@@ -56,15 +68,39 @@ def _name(experiment: str) -> str:
 @deploy.command()
 @_experiment()
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of the gateway on loopback; any free one if left out."
+    "--port", type=click.IntRange(1, 65535), help="embedded: loopback port of the gateway; else any free one."
 )
 @click.option("--phase", help="Begin with this phase instead of the first.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=_SET)
 @_target()
-def up(experiment: str, port: int | None, phase: str | None, changes: tuple[str, ...], target: str) -> None:
+@_context()
+@click.option("--gateway", metavar="URL", help="kubernetes: the way in, where it cannot be found.")
+@click.option("--profile", type=click.Choice(["tutorial", "hardened"]), default="hardened", show_default=True)
+@click.option(
+    "--model-root", default=objects.Form.model_root, show_default=True, help="kubernetes: folder on the node."
+)
+@click.option("--force-conflicts", "force", is_flag=True, help="kubernetes: take over fields that others own.")
+@click.option(
+    "--dry-run", is_flag=True, help="kubernetes: let the API server say what it would do, and change nothing."
+)
+@click.option("--timeout", "within_s", type=click.FloatRange(1, 86_400), default=300.0, show_default=True,
+              help="kubernetes: seconds for pods to become ready.")  # fmt: skip
+def up(
+    experiment: str,
+    port: int | None,
+    phase: str | None,
+    changes: tuple[str, ...],
+    target: str | None,
+    dry_run: bool,  # noqa: FBT001 - a flag of the command line
+    **cluster: Any,
+) -> None:
     """Put a stack up and leave it running; print the gateway's URL."""
-    _refuse_other_targets(target)
     loaded = reading.load(experiment, changes)
+    if target == "kubernetes":
+        from deploy.cluster import command as on_cluster
+
+        on_cluster.up(loaded, phase, on_cluster.Wanted(**cluster), dry_run=dry_run)
+        return
     info = embedded.up(loaded, port=port, first_phase=phase, progress=command.say)
     command.say(f"change its routing with: python -m deploy route {loaded.experiment.name} PHASE")
     click.echo(info.gateway_url)
@@ -74,10 +110,15 @@ def up(experiment: str, port: int | None, phase: str | None, changes: tuple[str,
 @_experiment()
 @click.argument("phase")
 @_target()
-def route(experiment: str, phase: str, target: str) -> None:
+def route(experiment: str, phase: str, target: str | None) -> None:
     """Put the routing of PHASE in force on a stack that is up."""
-    _refuse_other_targets(target)
-    change = embedded.route(_name(experiment), phase, progress=command.say)
+    name = _name(experiment)
+    if _on_cluster(name, target):
+        from deploy.cluster import stack
+
+        change = stack.route(name, phase)
+    else:
+        change = embedded.route(name, phase, progress=command.say)
     took = ((change.effective_us or change.applied_us) - change.applied_us) / 1000
     click.echo(f"phase {change.phase} is in force, {took:.0f} ms after it was applied")
 
@@ -85,14 +126,18 @@ def route(experiment: str, phase: str, target: str) -> None:
 @deploy.command()
 @_experiment(required=False)
 @_target()
-def status(experiment: str | None, target: str) -> None:
+def status(experiment: str | None, target: str | None) -> None:
     """Say what is up: pods, phase in force, ports, and what is wrong; all stacks without EXPERIMENT."""
-    _refuse_other_targets(target)
     wanted = [_name(experiment)] if experiment else names()
     if not wanted:
         click.echo("no stack is up")
     for name in wanted:
-        click.echo("\n".join(_status_lines(embedded.status(name))))
+        if _on_cluster(name, target):
+            from deploy.cluster import command as on_cluster
+
+            click.echo("\n".join(on_cluster.status_lines(name)))
+        else:
+            click.echo("\n".join(_status_lines(embedded.status(name))))
 
 
 def _status_lines(found: embedded.StackStatus) -> list[str]:
@@ -114,12 +159,29 @@ def _status_lines(found: embedded.StackStatus) -> list[str]:
 @deploy.command()
 @_experiment()
 @_target()
-def down(experiment: str, target: str) -> None:
-    """End a stack's processes and remove its state."""
-    _refuse_other_targets(target)
+@_context()
+def down(experiment: str, target: str | None, context: str | None) -> None:
+    """Take a stack down: processes or objects that are ours, and its state."""
     name = _name(experiment)
-    was_there = embedded.down(name, command.say)
+    if _on_cluster(name, target):
+        from deploy.cluster import stack
+
+        loaded = None if read_stack(name) else reading.load(experiment)
+        was_there = stack.down(name, loaded, context, command.say)
+    else:
+        was_there = embedded.down(name, command.say)
     click.echo(f"{name} is down" if was_there else f"{name}: nothing is up")
+
+
+@deploy.command()
+@_context()
+@click.option("--install", is_flag=True, help="Run istioctl install, with the profile that the canary lab uses.")
+def istio(context: str | None, install: bool) -> None:  # noqa: FBT001 - a flag of the command line
+    """Say which Istio a cluster has, who injects sidecars and where traffic comes in; or install it."""
+    from deploy.cluster import command as on_cluster
+
+    for line in on_cluster.istio_lines(context, install=install):
+        click.echo(line)
 
 
 @deploy.command()
@@ -133,22 +195,38 @@ def down(experiment: str, target: str) -> None:
     help="tutorial: the canary lab's own YAML. hardened: with the route header and what a cluster needs.",
 )
 @click.option("--model-root", default="/data/models", show_default=True, help="Folder of the models on the node.")
+@click.option("--model-claim", metavar="NAME", help="A PersistentVolumeClaim with a folder for each arm instead.")
+@click.option("--image", metavar="IMAGE", help="TensorFlow Serving, best by its digest; the profile's tag if left out.")
+@click.option(
+    "--istio-api",
+    type=click.Choice(objects.ISTIO_APIS),
+    callback=lambda _context, _option, given: given and f"networking.istio.io/{given}",
+    help="API version of Istio's objects; the profile's if left out.",
+)
+@click.option(
+    "--gateway-namespace", default=objects.Form.gateway_namespace, show_default=True, help="Where the gateway runs."
+)
+@click.option(
+    "--mutual-tls/--no-mutual-tls", default=True, help="Whether callers in the mesh have an identity, as by default."
+)
 @click.option("--load", "load_image", metavar="IMAGE", help="The load's objects instead: Locust's master and workers.")
 @click.option("--workers", type=click.IntRange(1, 1000), default=3, show_default=True, help="With --load: how many.")
 @click.option("--host", default=LoadForm.host, show_default=True, help="With --load: the gateway, from the inside.")
 @click.option("--payload", "bodies", multiple=True, type=click.Path(path_type=Path), help="With --load: FILE.json.")
 @click.option("--payloads-claim", help="With --load: a claim that holds the request bodies, instead of --payload.")
-def render(
-    experiment: str, phase: str | None, profile: objects.Profile, model_root: str, load_image: str | None, **load: Any
-) -> None:
+def render(experiment: str, phase: str | None, load_image: str | None, **options: Any) -> None:
     """Print the Kubernetes manifests of a phase, or of the load, as YAML; `kubectl apply -f -` reads them."""
     loaded = reading.load(experiment)
     if load_image is not None:
-        click.echo(objects.render(load_manifests(loaded.experiment, _load_form(load_image, **load))), nl=False)
+        form = _load_form(load_image, **{name: options[name] for name in _LOAD_OPTIONS})
+        click.echo(objects.render(load_manifests(loaded.experiment, form)), nl=False)
         return
     chosen = find_phase(loaded, phase or loaded.experiment.phases[0].name)
-    form = objects.Form(profile, model_root)
-    click.echo(objects.render(objects.manifests(loaded, chosen, form)), nl=False)
+    written = objects.Form(**{name: given for name, given in options.items() if name not in _LOAD_OPTIONS})
+    click.echo(objects.render(objects.manifests(loaded, chosen, written)), nl=False)
+
+
+_LOAD_OPTIONS = ("workers", "host", "bodies", "payloads_claim")
 
 
 def _load_form(image: str, workers: int, host: str, bodies: tuple[Path, ...], payloads_claim: str | None) -> LoadForm:

@@ -1,49 +1,41 @@
 """Experiment and phase → the Kubernetes and Istio objects that serve it (pure, but for a user's own VirtualService).
 
 Two profiles. `tutorial` is the canary lab's YAML field by field: Istio's old API version, no route header.
-`hardened`, the default, adds what a real cluster needs; what it adds to each kind stands in one function, `_harden`.
+`hardened`, the default, adds what a real cluster needs; what it adds stands in `deploy.hardening`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from io import StringIO
-from typing import Any, Literal
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from deploy.form import DEFAULT_FORM, ISTIO_APIS, MANAGED_BY, Form, Manifest, Profile
+from deploy.hardening import GRPC_PORT, harden
 from experiments.core.errors import ExperimentError
 from experiments.core.reading import Loaded
 from experiments.core.routing import SERVICE_PORT, http_routes
 from experiments.core.spec import Experiment, Phase
 
-Manifest = dict[str, Any]
-Profile = Literal["tutorial", "hardened"]
-
-GRPC_PORT = 8500
-"""TensorFlow Serving's gRPC port, which the Service exposes as `tf-serving-grpc`."""
-
-MANAGED_BY = {"app.kubernetes.io/managed-by": "splitproof"}
-"""The label of everything that is ours, and so may be removed by us."""
+__all__ = [
+    "DEFAULT_FORM",
+    "ISTIO_APIS",
+    "MANAGED_BY",
+    "Form",
+    "Manifest",
+    "Profile",
+    "gateway_name",
+    "manifests",
+    "phase_http",
+    "render",
+    "virtual_service",
+]
 
 _GATEWAY_LABELS = {"istio": "ingressgateway"}
 _IMAGES: Mapping[Profile, str] = {"tutorial": "tensorflow/serving:2.5.1", "hardened": "tensorflow/serving:2.20.0"}
 _ISTIO: Mapping[Profile, str] = {"tutorial": "networking.istio.io/v1alpha3", "hardened": "networking.istio.io/v1"}
-
-
-@dataclass(frozen=True)
-class Form:
-    """How the objects are written, as against what they say.
-
-    `model_root` is the folder on the node that holds a folder for each arm; minikube keeps `/data` over restarts.
-    """
-
-    profile: Profile = "hardened"
-    model_root: str = "/data/models"
-
-
-DEFAULT_FORM = Form()
 
 
 def manifests(loaded: Loaded, phase: Phase, form: Form = DEFAULT_FORM) -> list[Manifest]:
@@ -52,7 +44,7 @@ def manifests(loaded: Loaded, phase: Phase, form: Form = DEFAULT_FORM) -> list[M
     Args:
         loaded: The experiment, and the folder that a user's VirtualService file is relative to.
         phase: Arms that are not deployed in it have no Deployment; the plain Service has no DestinationRule.
-        form: Profile and model paths.
+        form: Profile, model volume, API version of Istio, image.
 
     Raises:
         ExperimentError: the phase names a VirtualService file that cannot be read or is none.
@@ -69,7 +61,7 @@ def manifests(loaded: Loaded, phase: Phase, form: Form = DEFAULT_FORM) -> list[M
     if not phase.route.service:
         found.append(_destination_rule(experiment, form))
     found.append(virtual_service(loaded, phase, form))
-    return found if form.profile == "tutorial" else [_harden(experiment, manifest) for manifest in found]
+    return found if form.profile == "tutorial" else harden(experiment, arms, found, form)
 
 
 def phase_http(loaded: Loaded, phase: Phase) -> list[dict[str, Any]]:
@@ -92,7 +84,7 @@ def virtual_service(loaded: Loaded, phase: Phase, form: Form = DEFAULT_FORM) -> 
         "gateways": [gateway_name(experiment)],
         "http": http_routes(experiment, phase, header=form.profile != "tutorial"),
     }
-    return {**_head(experiment, _ISTIO[form.profile], "VirtualService", experiment.service), "spec": spec}
+    return {**_head(experiment, _istio(form), "VirtualService", experiment.service), "spec": spec}
 
 
 def gateway_name(experiment: Experiment) -> str:
@@ -121,8 +113,13 @@ def _dumper() -> Any:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     yaml.explicit_start = True
+    yaml.representer.ignore_aliases = lambda _: True
     yaml.representer.add_representer(str, quoted_where_needed)
     return yaml
+
+
+def _istio(form: Form) -> str:
+    return form.istio_api or _ISTIO[form.profile]
 
 
 def _head(experiment: Experiment, api: str, kind: str, name: str, labels: Mapping[str, str] | None = None) -> Manifest:
@@ -150,7 +147,7 @@ def _pod_labels(experiment: Experiment, arm: str) -> dict[str, str]:
 
 def _deployment(experiment: Experiment, arm: str, form: Form) -> Manifest:
     labels = _pod_labels(experiment, arm)
-    volume = {"name": "model", "hostPath": {"path": f"{form.model_root}/{arm}"}}
+    volume = {"name": "model", **_model_source(arm, form)}
     spec = {
         "replicas": 1,
         "selector": {"matchLabels": dict(labels)},
@@ -165,7 +162,7 @@ def _deployment(experiment: Experiment, arm: str, form: Form) -> Manifest:
 def _container(arm: str, form: Form) -> dict[str, Any]:
     return {
         "name": "tf-serving",
-        "image": _IMAGES[form.profile],
+        "image": form.image or _IMAGES[form.profile],
         "args": ["--model_name=$(MODEL_NAME)", "--model_base_path=$(MODEL_PATH)"],
         "envFrom": [{"configMapRef": {"name": f"{arm}-configs"}}],
         "imagePullPolicy": "IfNotPresent",
@@ -173,8 +170,20 @@ def _container(arm: str, form: Form) -> dict[str, Any]:
             {"name": "http", "containerPort": SERVICE_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
-        "volumeMounts": [{"name": "model", "mountPath": _mount_path(arm)}],
+        "volumeMounts": [_model_mount(arm, form)],
     }
+
+
+def _model_source(arm: str, form: Form) -> dict[str, Any]:
+    if form.model_claim is not None:
+        return {"persistentVolumeClaim": {"claimName": form.model_claim}}
+    return {"hostPath": {"path": f"{form.model_root.rstrip('/')}/{arm}"}}
+
+
+def _model_mount(arm: str, form: Form) -> dict[str, Any]:
+    """Where the arm's model is in the container; of a claim, which all arms share, only the arm's own folder."""
+    mount = {"name": "model", "mountPath": _mount_path(arm)}
+    return mount if form.model_claim is None else {**mount, "subPath": arm}
 
 
 def _service(experiment: Experiment) -> Manifest:
@@ -189,14 +198,14 @@ def _service(experiment: Experiment) -> Manifest:
 
 def _gateway(experiment: Experiment, form: Form) -> Manifest:
     server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
-    head = _head(experiment, _ISTIO[form.profile], "Gateway", gateway_name(experiment))
+    head = _head(experiment, _istio(form), "Gateway", gateway_name(experiment))
     return {**head, "spec": {"selector": dict(_GATEWAY_LABELS), "servers": [server]}}
 
 
 def _destination_rule(experiment: Experiment, form: Form) -> Manifest:
     """A subset for every arm, deployed or not: the lab defines both before the canary is there."""
     subsets = [{"name": arm, "labels": {"version": arm}} for arm in sorted(experiment.arms)]
-    head = _head(experiment, _ISTIO[form.profile], "DestinationRule", experiment.service)
+    head = _head(experiment, _istio(form), "DestinationRule", experiment.service)
     return {**head, "spec": {"host": experiment.service, "subsets": subsets}}
 
 
@@ -227,22 +236,3 @@ def _checked(manifest: Manifest, where: str) -> Manifest:
     if not (manifest.get("metadata") or {}).get("name"):
         raise ExperimentError(f"{where}: metadata.name is missing; add it.")
     return manifest
-
-
-def _harden(experiment: Experiment, manifest: Manifest) -> Manifest:
-    """The same object with what the hardened profile adds to its kind."""
-    adds: Mapping[str, Callable[[Manifest], Manifest]] = {"Service": _with_protocols}
-    kind = manifest["kind"]
-    hardened = adds[kind](manifest) if kind in adds else manifest
-    if kind == "Namespace":
-        return hardened  # it may have been there before us: it is never ours to remove
-    metadata = hardened["metadata"]
-    ours = {**MANAGED_BY, "app.kubernetes.io/part-of": experiment.name}
-    return {**hardened, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **ours}}}
-
-
-def _with_protocols(service: Manifest) -> Manifest:
-    """Name the protocol: by its prefix `tf-serving-grpc` means none, and the gateway would speak HTTP/1.1 to gRPC."""
-    protocols = {GRPC_PORT: "grpc", SERVICE_PORT: "http"}
-    ports = [{**port, "appProtocol": protocols[port["port"]]} for port in service["spec"]["ports"]]
-    return {**service, "spec": {**service["spec"], "ports": ports}}

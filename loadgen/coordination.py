@@ -23,6 +23,7 @@ from loadgen import clocks, transfer
 from loadgen.assignment import Assignment, check_reachable
 from loadgen.clocks import Comparison, MastersClock
 from loadgen.crew import Crew
+from loadgen.live import Live, add_tab
 from loadgen.recorder import anchored
 from loadgen.rundir import Totals, close_run, local_run, open_run
 from loadgen.session import DRAIN_MARGIN_S, Closed, Order, Place, Session
@@ -58,6 +59,7 @@ class Coordinator:
         self._elsewhere = False
         self._masters_clock: MastersClock | None = None
         self._refused = False
+        self._live: Live | None = None
 
     def listen(self, events: Any) -> None:
         """Hear Locust's events."""
@@ -79,6 +81,9 @@ class Coordinator:
             self._choose_users(environment, options)
         if self._is_master:
             self._listen_to_workers(environment.runner)
+        if environment.web_ui is not None:
+            self._live = Live()
+            add_tab(environment.web_ui, options.web_base_path, self._live)
         _interrupt_between_requests()
 
     def _listen_to_master(self, runner: Any, options: Any) -> None:
@@ -147,6 +152,8 @@ class Coordinator:
             cohorts=list(self.assignment.cohorts),
             workers=self._division(environment.runner),
         )
+        if self._live is not None:
+            self._live.follow(run)
         for note in self.assignment.notes:
             say(f"note: {note}.")
         self._crew = Crew(self._order.workers)
@@ -357,6 +364,8 @@ class Coordinator:
         """Stop in order before Locust works out its exit code."""
         if not self._is_master:
             environment.runner.stop()
+        if self._live is not None:
+            self._live.end()
 
 
 def _alive(runner: Any) -> set[str]:

@@ -1,6 +1,7 @@
 """Our command line options, and a look at all options before Locust has parsed them."""
 
 import argparse
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,27 @@ def add_options(parser: Any) -> None:
     )
 
 
+_MEETING = ("master_bind_host", "master_bind_port", "master_port")
+
+
+def meeting(options: argparse.Namespace) -> dict[str, Any]:
+    """Where a master and the workers that it forks meet, unless that was said: on a free port of this machine's own.
+
+    On Locust's fixed port two loads on one machine take each other's workers: the second master cannot listen, its
+    workers join the first, and leave it in the middle of its load.
+
+    Args:
+        options: As `peek` gives them: None is what was not said.
+    """
+    said = any(getattr(options, name) is not None for name in _MEETING)
+    if not options.processes or options.worker or said:
+        return {}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return dict(zip(_MEETING, ("127.0.0.1", port, port), strict=True))
+
+
 def peek(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, bool]:
     """All options, and whether Locust was asked to list something instead of running.
 
@@ -47,5 +69,6 @@ def peek(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, bo
     parser = argument_parser.get_empty_argument_parser(add_help=False)
     argument_parser.setup_parser_arguments(parser)
     add_options(parser)
+    parser.set_defaults(**dict.fromkeys(_MEETING))
     options, _others = parser.parse_known_args(arguments)
     return options, bool(options.list_commands or options.show_task_ratio or options.show_task_ratio_json)

@@ -19,6 +19,9 @@ from experiments.core.profile import Profile
 _CHUNK = 128
 """Drawn at once: few enough that no request waits for the drawing."""
 
+_KEPT = 64
+"""How many chunks are kept after they were drawn: word of another division of them may come late."""
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _TIME, _COHORT, _PAYLOAD = range(3)
 
@@ -86,13 +89,13 @@ class Arrivals:
         self._chunks = _chunks(schedule)
         self._recent: deque[Chunk] = deque()
         self._ahead: deque[Arrival] = deque()
-        self._taken = -1
+        self._taken: set[int] = set()
 
     def peek(self) -> Arrival:
         """The next one."""
         while not self._ahead:
-            while self._recent and self._recent[0][0][-1] <= self._taken:
-                self._recent.popleft()
+            if len(self._recent) == _KEPT:
+                self._taken.difference_update(self._recent.popleft()[0].tolist())
             self._recent.append(next(self._chunks))
             self._ahead.extend(self._drawn(_own(self._schedule, self._recent[-1], self._parts)))
         return self._ahead[0]
@@ -100,19 +103,21 @@ class Arrivals:
     def take(self) -> Arrival:
         """The next one; it will not come again."""
         arrival = self.peek()
-        self._taken = arrival.sequence
+        self._taken.add(arrival.sequence)
         return self._ahead.popleft()
 
     def redivide(self, offset_us: int, part: Part) -> None:
-        """Another part holds from `offset_us` on: what is not taken yet is given back, and may come from elsewhere."""
-        before, self._parts = self._parts, [*self._parts, Since(offset_us, part)]
+        """Another part holds from `offset_us` on: what is not taken yet is given back, and may come from elsewhere.
+
+        `offset_us` may lie in the past: what this process should have taken since comes at once.
+        """
+        self._parts.append(Since(offset_us, part))
         self._ahead.clear()
+        taken = list(self._taken)
         for chunk in self._recent:
             sequences, offsets = _own(self._schedule, chunk, self._parts)
-            had, _offsets = _own(self._schedule, chunk, before)
-            new = ~(np.isin(sequences, had) & (sequences <= self._taken))
-            passed = (sequences <= self._taken) & (offsets < offset_us)
-            self._ahead.extend(self._drawn((sequences[new & ~passed], offsets[new & ~passed])))
+            left = ~np.isin(sequences, taken)
+            self._ahead.extend(self._drawn((sequences[left], offsets[left])))
 
     def _drawn(self, chunk: Chunk) -> Iterator[Arrival]:
         names, payloads = list(self._schedule.shares), self._schedule.payloads
@@ -144,19 +149,27 @@ class DueCounter:
         self._parts = [Since(0, part)]
         self._chunks = _chunks(schedule)
         self._before = 0
+        self._recent: deque[Chunk] = deque(maxlen=_KEPT)
         self._chunk = next(self._chunks)
 
     def due(self, offset_us: int) -> int:
         """Arrivals at or before `offset_us`."""
         while self._chunk[1][-1] <= offset_us:
             self._before += _own(self._schedule, self._chunk, self._parts)[0].size
+            self._recent.append(self._chunk)
             self._chunk = next(self._chunks)
         offsets = _own(self._schedule, self._chunk, self._parts)[1]
         return self._before + int(np.searchsorted(offsets, offset_us, side="right"))
 
     def redivide(self, offset_us: int, part: Part) -> None:
-        """Another part holds from `offset_us` on, which must not lie before the time that was last asked for."""
+        """Another part holds from `offset_us` on, which may lie before the time that was last asked for."""
+        counted = self._recently()
         self._parts.append(Since(offset_us, part))
+        self._before += self._recently() - counted
+
+    def _recently(self) -> int:
+        """Arrivals of the part in the chunks that are counted and kept."""
+        return sum(_own(self._schedule, chunk, self._parts)[0].size for chunk in self._recent)
 
 
 def _chunks(schedule: Schedule) -> Iterator[Chunk]:

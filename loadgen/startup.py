@@ -7,7 +7,7 @@ from experiments.core.command import say
 from experiments.core.errors import SplitproofError
 from loadgen.assignment import resolve
 from loadgen.coordination import Coordinator
-from loadgen.options import add_options, peek
+from loadgen.options import add_options, meeting, peek
 from loadgen.users import SLOTS, slot_class, user_classes
 
 
@@ -18,6 +18,8 @@ def wire(events: Any) -> dict[str, type[Any]]:
     """
     events.init_command_line_parser.add_listener(add_options)
     options, listing = peek()
+    if place := meeting(options):
+        events.init_command_line_parser.add_listener(lambda parser: parser.set_defaults(**place))
     try:
         assignment = resolve(options)
     except SplitproofError as error:

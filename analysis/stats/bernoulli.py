@@ -38,8 +38,9 @@ def observe(n: float, hits: float, zero_weight: float = ZERO_WEIGHT) -> Rate:
     if n == 0:
         return Rate(0.0, 0.0, 0.0)
     rate = hits / n
-    inside = min(max(rate, 1e-300), 1 - 1e-16)
-    beta = log_evidence([hits, n - hits], [0.5, 0.5], [inside, 1 - inside])
+    # Both sides are divisions: 1 − rate would lose a few of 10^18.
+    own = [max(rate, 1e-300), max((n - hits) / n, 1e-300)]
+    beta = log_evidence([hits, n - hits], [0.5, 0.5], own)
     spread = beta + math.log(1 - zero_weight) if zero_weight < 1 else -math.inf
     if hits > 0 or zero_weight <= 0:
         return Rate(n, hits, spread)
@@ -112,6 +113,8 @@ def difference_interval(first: Rate, second: Rate, alpha: float) -> tuple[float,
     def excess(difference: float) -> float:
         return min(log_e_difference(first, second, difference), 1e300) + math.log(alpha)
 
+    if excess(middle) >= 0:  # narrower than floating point can say
+        return middle, middle
     low = -1.0 if excess(-1.0) <= 0 else float(optimize.brentq(excess, -1.0, middle, xtol=1e-12))
     high = 1.0 if excess(1.0) <= 0 else float(optimize.brentq(excess, middle, 1.0, xtol=1e-12))
     return low, high

@@ -15,24 +15,32 @@ PER_OCTAVE = 1024
 ZERO = -1
 """The bin of 0 and of anything below."""
 
+UNKNOWN = -2
+"""The bin of what is no number (NaN): it stands for no value, and is left out of quantiles."""
+
+_LAST = 1023 * PER_OCTAVE + PER_OCTAVE - 1
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
 def bin_of(values: Any) -> Ints:
-    """The bin of each value.
+    """The bin of each value; infinity has the last one of all, and NaN, which is no value, `UNKNOWN`.
 
     >>> bin_of([0, 1, 2, 3, 1024, 1025]).tolist()
     [-1, 0, 1024, 1536, 10240, 10241]
     """
     given = np.asarray(values, dtype=np.float64)
-    mantissa, exponent = np.frexp(np.maximum(given, 1.0))
+    finite = np.where(np.isfinite(given), given, 1.0)
+    mantissa, exponent = np.frexp(np.maximum(finite, 1.0))
     within = np.floor((2 * mantissa - 1) * PER_OCTAVE)
-    return np.where(given < 1, ZERO, (exponent - 1) * PER_OCTAVE + within).astype(np.int64)
+    index = np.where(finite < 1, ZERO, (exponent - 1) * PER_OCTAVE + within)
+    index = np.where(np.isnan(given), UNKNOWN, np.where(given == np.inf, _LAST, index))
+    return np.where(given < 1, ZERO, index).astype(np.int64)
 
 
 def lower_edge(bins: Any) -> Floats:
-    """The smallest value of each bin; 0 for the bin of zero."""
+    """The smallest value of each bin; 0 for the bin of zero, infinity beyond the last one."""
     index = np.asarray(bins, dtype=np.int64)
     octave, within = np.divmod(index, PER_OCTAVE)
     return np.where(index < 0, 0.0, np.ldexp(1 + within / PER_OCTAVE, octave))

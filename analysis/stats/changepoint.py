@@ -46,7 +46,8 @@ def bernoulli_change(hits: npt.ArrayLike, totals: npt.ArrayLike, trim: float = T
     """
 
     def fit(s: Floats, n: Floats) -> Floats:
-        return np.asarray(special.xlogy(s, s) + special.xlogy(n - s, n - s) - special.xlogy(n, n))
+        rest = np.maximum(n - s, 0)
+        return np.asarray(special.xlogy(s, s) + special.xlogy(rest, rest) - special.xlogy(n, n))
 
     return _change(hits, totals, fit, trim)
 
@@ -95,14 +96,17 @@ def _change(
     sums: npt.ArrayLike, weights: npt.ArrayLike, fit: Callable[[Floats, Floats], Floats], trim: float
 ) -> Change | None:
     """The best split of cumulative sums; `fit` is the log likelihood of a stretch at its own rate."""
-    s, n = (np.cumsum(np.asarray(values, dtype=np.float64)) for values in (sums, weights))
-    if not (s.size and np.isfinite(s[-1]) and n[-1] > 0):
+    own = [np.asarray(values, dtype=np.float64) for values in (sums, weights)]
+    s, n = (np.cumsum(values) for values in own)
+    if not (s.size and np.isfinite(s[-1]) and 0 < n[-1] < math.inf):
         return None
+    # What comes after is summed from the end: a difference of sums would lose a few beside 10^18.
+    s_after, n_after = (np.append(np.cumsum(values[::-1])[::-1][1:], 0.0) for values in own)
     inside = np.flatnonzero((n[:-1] >= trim * n[-1]) & (n[:-1] <= (1 - trim) * n[-1]) & (n[:-1] > 0))
-    inside = inside[n[-1] - n[inside] > 0]
+    inside = inside[n_after[inside] > 0]
     if not inside.size:
         return None
-    left, right = fit(s[inside], n[inside]), fit(s[-1] - s[inside], n[-1] - n[inside])
+    left, right = fit(s[inside], n[inside]), fit(s_after[inside], n_after[inside])
     gain = 2 * (left + right - fit(s[-1:], n[-1:]))
     best = int(np.argmax(gain))
     place = inside[best]
@@ -112,7 +116,7 @@ def _change(
         statistic=statistic,
         p_value=change_p_value(statistic, max(trim, 0.01)),
         before=float(s[place] / n[place]),
-        after=float((s[-1] - s[place]) / (n[-1] - n[place])),
+        after=float(s_after[place] / n_after[place]),
     )
 
 

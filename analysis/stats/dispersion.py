@@ -45,10 +45,16 @@ def dispersion(hits: npt.ArrayLike, totals: npt.ArrayLike) -> Dispersion | None:
     total = np.asarray(totals, dtype=np.float64)
     used = total > 0
     hit, total = np.asarray(hits, dtype=np.float64)[used], total[used]
-    if hit.size < 2 or not 0 < hit.sum() < total.sum():  # noqa: PLR2004 - a variance takes two
+    if hit.size < 2 or hit.sum() <= 0 or (total - hit).sum() <= 0:  # noqa: PLR2004 - a variance takes two
         return None
-    share = hit.sum() / total.sum()
-    return _of(float(((hit - total * share) ** 2 / (total * share * (1 - share))).sum()), int(hit.size), 1)
+    return _of(_pearson(hit, total, hit, total), int(hit.size), 1)
+
+
+def _pearson(hit: Floats, total: Floats, hits: Floats, totals: Floats) -> float:
+    """Pearson's statistic of batches around the share of some windows."""
+    # The rest is summed for itself: 1 − share would lose a few of 10^18.
+    share, rest = hits.sum() / totals.sum(), (totals - hits).sum() / totals.sum()
+    return float(((hit - total * share) ** 2 / (total * share * rest)).sum())
 
 
 def _of(statistic: float, windows: int, fitted: int) -> Dispersion:
@@ -96,9 +102,8 @@ def _at_scale(parts: list[tuple[Floats, Floats]], size: int) -> Dispersion:
     """Pearson's statistic of batches of `size` windows, each part around its own share."""
     statistic, batches = 0.0, 0
     for hits, totals in parts:
-        share = hits.sum() / totals.sum()
         hit, total = merged(hits, size), merged(totals, size)
-        statistic += float(((hit - total * share) ** 2 / (total * share * (1 - share))).sum())
+        statistic += _pearson(hit, total, hits, totals)
         batches += hit.size
     return _of(statistic, batches, len(parts))
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.stats.likelihood import divergence, divergence_interval, log_evidence
+from analysis.stats.likelihood import deviance, divergence, divergence_interval, log_evidence
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,13 @@ class Split:
 
 
 def observed_gap(count: float, total: float, share: float) -> float:
-    """One arm's part of n · KL: count · ln(count / (total · share))."""
-    return count * (math.log(count) - math.log(total * share)) if count > 0 else 0.0
+    """One arm's part of n · KL(observed ‖ shares), as a deviance: over all arms Σ count · ln(count / expected).
+
+    >>> parts = observed_gap(2, 10, 0.1) + observed_gap(8, 10, 0.9)
+    >>> math.isclose(parts, 2 * math.log(2 / 1) + 8 * math.log(8 / 9))
+    True
+    """
+    return deviance(count, total * share)
 
 
 def observe(periods: Sequence[Sequence[float]], shares: Sequence[float], concentrations: Sequence[float]) -> Split:
@@ -53,14 +58,15 @@ def observe(periods: Sequence[Sequence[float]], shares: Sequence[float], concent
     >>> round(math.exp(observe([[2, 1, 7]], [0.1, 0.5, 0.4], [1e4]).log_e), 8)
     1.00174961
     """
+    sums = tuple(math.fsum(column) for column in zip(*periods, strict=True)) or (0.0,) * len(shares)
+    n = math.fsum(sums)
+    # At the shares that fit best, not at the configured ones: of 10^18 requests the difference would be lost.
+    own = [max(count / n, 1e-300) for count in sums] if n else shares
     logs = [
-        math.fsum(log_evidence(counts, [k * share for share in shares], shares) for counts in periods)
+        math.fsum(log_evidence(counts, [k * share for share in shares], own) for counts in periods)
         for k in concentrations
     ]
-    log_e = log_mean_exp(logs)
-    counts = tuple(math.fsum(column) for column in zip(*periods, strict=True)) or (0.0,) * len(shares)
-    at_null = Split(counts, tuple(shares), 0.0)
-    return Split(counts, tuple(shares), log_e - at_null.log_e)
+    return Split(sums, tuple(shares), log_mean_exp(logs))
 
 
 def log_mean_exp(logs: Sequence[float]) -> float:
@@ -70,6 +76,8 @@ def log_mean_exp(logs: Sequence[float]) -> float:
     1000.0
     """
     top = max(logs)
+    if math.isinf(top):
+        return top
     return top + math.log(math.fsum(math.exp(one - top) for one in logs) / len(logs))
 
 

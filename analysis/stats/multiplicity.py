@@ -12,13 +12,18 @@ def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
     >>> holm([0.02, 0.04, 0.03], 0.05)
     [False, False, False]
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    order = _ascending(p_values)
     rejected = [False] * len(p_values)
     for step, index in enumerate(order):
-        if p_values[index] * (len(order) - step) > alpha:
+        if not p_values[index] * (len(order) - step) <= alpha:  # also where it is no number
             break
         rejected[index] = True
     return rejected
+
+
+def _ascending(p_values: Sequence[float]) -> list[int]:
+    """The order of p-values; one that is no number comes last, and is never rejected."""
+    return sorted(range(len(p_values)), key=lambda index: math.inf if math.isnan(p_values[index]) else p_values[index])
 
 
 def e_holm(log_e_values: Sequence[float], alpha: float) -> list[bool]:
@@ -39,7 +44,7 @@ def benjamini_hochberg(p_values: Sequence[float], rate: float) -> list[bool]:
     >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.5], 0.05)
     [True, False, False, False]
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    order = _ascending(p_values)
     last = max((step for step, at in enumerate(order, 1) if p_values[at] * len(order) <= rate * step), default=0)
     rejected = [False] * len(p_values)
     for index in order[:last]:

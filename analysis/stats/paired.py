@@ -1,6 +1,11 @@
 """The same payloads asked of two arms: does one of them err more often?"""
 
+import math
+
 from scipy import stats
+
+EXACT_UP_TO = 10**12
+"""More payloads than this on which the arms differ get the normal limit, which is the same to any digit shown."""
 
 
 def mcnemar(only_first: int, only_second: int) -> float | None:
@@ -15,4 +20,6 @@ def mcnemar(only_first: int, only_second: int) -> float | None:
     (0.0215, None)
     """
     differing = only_first + only_second
+    if differing > EXACT_UP_TO:
+        return float(2 * stats.norm.sf(abs(only_first - only_second) / math.sqrt(differing)))
     return None if differing == 0 else float(stats.binomtest(only_first, differing, 0.5).pvalue)

@@ -5,22 +5,33 @@ values that depend on their neighbours in time, which latencies do: up to 77 % f
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import optimize, special, stats
 
-from analysis.stats.boundaries import best_rho, beta_binomial_bound
+from analysis.stats.boundaries import best_rho
+from analysis.stats.likelihood import log_evidence
 
 Floats = npt.NDArray[np.float64]
 
+MOST = 1e12
+"""Values beyond which floating point no longer tells e-values of two arms apart, nor binomial tails in time."""
+
 
 def _at_rank(values: Floats, counts: npt.ArrayLike, rank: float) -> float | None:
-    """The value at a rank that counts from 1; None beyond either end."""
+    """The value at a rank that counts from 1; None beyond either end, or where what is there is no number."""
     cumulative = np.cumsum(np.asarray(counts, dtype=np.float64))
     if not cumulative.size or not 1 <= rank <= cumulative[-1]:
         return None
-    return float(values[np.searchsorted(cumulative, rank)])
+    found = float(values[np.searchsorted(cumulative, rank)])
+    return None if math.isnan(found) else found
+
+
+def _binomial(n: float, p: float) -> Any:
+    """The binomial distribution; its normal limit beyond `MOST`, where the exact one takes for ever."""
+    return stats.binom(n, p) if n <= MOST else stats.norm(n * p, math.sqrt(n * p * (1 - p)))
 
 
 def order_statistic_interval(
@@ -38,8 +49,8 @@ def order_statistic_interval(
     n = float(np.sum(counts))
     if n <= 0:
         return None, None
-    low = float(stats.binom.ppf(alpha / 2, n, quantile))
-    high = float(stats.binom.ppf(1 - alpha / 2, n, quantile)) + 1
+    draws = _binomial(n, quantile)
+    low, high = math.floor(draws.ppf(alpha / 2)), math.ceil(draws.isf(alpha / 2)) + 1
     return _at_rank(values, counts, low), _at_rank(values, counts, high)
 
 
@@ -53,7 +64,8 @@ def quantile_p_value(at_most: float, below: float, n: float, quantile: float) ->
     """
     if n <= 0:
         return 1.0
-    tails = float(stats.binom.cdf(at_most, n, quantile)), float(stats.binom.sf(below - 1, n, quantile))
+    draws = _binomial(n, quantile)
+    tails = float(draws.cdf(at_most)), float(draws.sf(below - 1))
     return min(1.0, 2 * min(tails))
 
 
@@ -67,17 +79,32 @@ def quantile_sequence(
 
     >>> quantile_sequence(np.arange(1.0, 1001), np.ones(1000), 0.5, 0.05, 100)
     (449.0, 552.0)
+    >>> quantile_sequence(np.arange(1.0, 101), np.ones(100), 0.99, 0.05, 100)
+    (95.0, None)
     """
     n, p = float(np.sum(counts)), quantile
     if n <= 0:
         return None, None
-    v, v_opt = n * p * (1 - p), p * (1 - p) * t_opt
-    lower = beta_binomial_bound(v, alpha, v_opt, 1 - p, p, one_sided=False)
-    upper = beta_binomial_bound(v, alpha, v_opt, p, 1 - p, one_sided=False)
+    lower, upper = (_crossing(n, p, alpha, t_opt, end) for end in (0.0, n))
     return (
-        _at_rank(values, counts, math.floor(n * p - lower) + 1),
-        _at_rank(values, counts, math.ceil(n * p + upper)),
+        None if lower is None else _at_rank(values, counts, math.floor(lower) + 1),
+        None if upper is None else _at_rank(values, counts, math.ceil(upper)),
     )
+
+
+def _crossing(n: float, p: float, alpha: float, t_opt: float, end: float) -> float | None:
+    """The number of values below the quantile, towards one end, from which on the mixture refutes it; None if none.
+
+    The beta-binomial boundary, written in deviances so that it also holds for 10^18 values. Where not even the end is
+    refuted, no value bounds the quantile yet.
+    """
+    gh = p * (1 - p)
+    r = max(best_rho(gh * t_opt, 0.05) - gh, 1e-3 * gh)
+
+    def excess(below: float) -> float:
+        return log_evidence([below, n - below], [r / (1 - p), r / p], [p, 1 - p]) + math.log(alpha)
+
+    return None if excess(end) <= 0 else float(optimize.brentq(excess, n * p, end, xtol=1e-10, rtol=1e-15))
 
 
 def two_sample_p(
@@ -93,14 +120,14 @@ def two_sample_p(
         quantile: In (0, 1).
         t_opt: Values of each arm at which it is to be strongest.
 
-    Source: Howard & Ramdas 2022, section 5. Independent values.
+    Source: Howard & Ramdas 2022, section 5. Independent values. An arm with no value, or more than `MOST`, gives 1.
 
     >>> ones, a = np.ones(1000), np.arange(1.0, 1001)
     >>> round(two_sample_p((a, ones), (a + 100, ones), 0.5, 100), 7)
     0.0054947
     """
     arms = [(np.asarray(v, dtype=np.float64), np.cumsum(np.asarray(c, dtype=np.float64))) for v, c in (first, second)]
-    if any(not c.size or c[-1] <= 0 for _, c in arms):
+    if any(not c.size or not 0 < c[-1] <= MOST for _, c in arms):
         return 1.0
     x = np.union1d(arms[0][0], arms[1][0])
     total = sum(_least_log_e(v, c, x, quantile, t_opt) for v, c in arms)

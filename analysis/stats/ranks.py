@@ -3,17 +3,21 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, special, stats
 
 Floats = npt.NDArray[np.float64]
+
+_FAR = 700.0
+"""Log odds beyond which floats say 0 or 1."""
 
 
 @dataclass(frozen=True)
 class Superiority:
-    """`estimate` of P(second > first) + ½ P(equal), its test against ½, and its interval."""
+    """`estimate` of P(second > first) + ½ P(equal), its test against ½, its interval, and its standard error."""
 
     estimate: float
     statistic: float
@@ -21,6 +25,7 @@ class Superiority:
     p_value: float
     low: float
     high: float
+    error: float
 
 
 def brunner_munzel(first: npt.ArrayLike, second: npt.ArrayLike, alpha: float = 0.05) -> Superiority | None:
@@ -42,19 +47,60 @@ def brunner_munzel(first: npt.ArrayLike, second: npt.ArrayLike, alpha: float = 0
     """
     a, b = (np.asarray(counts, dtype=np.float64) for counts in (first, second))
     n, m = float(a.sum()), float(b.sum())
-    if n < 2 or m < 2:  # noqa: PLR2004 - a variance takes two
+    if not (2 <= n < math.inf and 2 <= m < math.inf):  # noqa: PLR2004 - a variance takes two
         return None
     in_second, in_first = _middle_distribution(b), _middle_distribution(a)
     estimate = float((b * in_first).sum()) / m
     parts = _spread(a, in_second) / n, _spread(b, in_first) / m
     variance = sum(parts)
-    if variance <= 0:
+    if not variance > 0:
         return None
     freedom = variance**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (m - 1))
     error = math.sqrt(variance)
     statistic, half = (estimate - 0.5) / error, float(stats.t.isf(alpha / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(statistic), freedom))
-    return Superiority(estimate, statistic, freedom, p, max(estimate - half, 0.0), min(estimate + half, 1.0))
+    low, high = max(estimate - half, 0.0), min(estimate + half, 1.0)
+    return Superiority(estimate, statistic, freedom, p, low, high, error)
+
+
+def superiority_interval(found: Superiority, n: float, m: float, alpha: float) -> tuple[float, float]:
+    """The interval of P(second > first) + ½ P(equal) that also holds where the arms hardly overlap.
+
+    Near 0 and 1 Brunner and Munzel's own interval is too narrow (81 % instead of 95 at an estimate of .995 from 200
+    values): there its variance hangs on a handful of values. So this is what two others span: the same interval on the
+    log odds, and Newcombe's, whose variance is that of exponential arms at each candidate. Independent values.
+
+    Args:
+        found: The estimate with its test, from `brunner_munzel` at any alpha.
+        n: Values of the first arm.
+        m: Values of the second.
+        alpha: 1 − level.
+
+    Source: Brunner, Bathke & Konietschke 2018, section 3.7.2; Newcombe 2006, Statistics in Medicine 25, method 5.
+
+    >>> found = brunner_munzel([24, 37, 21, 19, 6], [11, 51, 22, 21, 7])
+    >>> [round(end, 4) for end in superiority_interval(found, 107, 112, 0.05)]
+    [0.4678, 0.6182]
+    """
+    at = min(max(found.estimate, 1e-15), 1 - 1e-15)
+    reach = float(stats.t.isf(alpha / 2, found.freedom)) * found.error / (at * (1 - at))
+    odds = float(special.logit(at))
+    low, high = _score_interval(at, n, m, float(stats.norm.isf(alpha / 2)))
+    return min(float(special.expit(odds - reach)), low), max(float(special.expit(odds + reach)), high)
+
+
+def _score_interval(at: float, n: float, m: float, z: float) -> tuple[float, float]:
+    """The candidates that are at most z of their own standard errors away: two roots."""
+    pairs = (n + m) / 2 - 1
+
+    def excess(odds: float) -> float:
+        t, rest = float(special.expit(odds)), float(special.expit(-odds))
+        variance = t * rest * (1 + pairs * (rest / (1 + rest) + t / (1 + t))) / (n * m)
+        return abs(at - t) - z * math.sqrt(variance)
+
+    here = float(special.logit(at))
+    ends = [float(optimize.brentq(excess, here, far)) if excess(far) > 0 else far for far in (-_FAR, _FAR)]
+    return float(special.expit(ends[0])), float(special.expit(ends[1]))
 
 
 def _middle_distribution(counts: Floats) -> Floats:
@@ -92,7 +138,7 @@ def shift_ratio(
 
     The Hodges–Lehmann estimate on the logarithm (1963): the median ratio of all pairs; the interval inverts the
     Mann–Whitney test in its normal limit (Hollander & Wolfe 1999, section 4.3). A pure factor and independent values;
-    None where an arm is empty or has a value of 0 or less.
+    None where an arm is empty or has a value that is not positive and finite.
 
     Args:
         first: Increasing positive values and their counts.
@@ -104,11 +150,13 @@ def shift_ratio(
     2.0
     """
     (a, n_a), (b, n_b) = first, second
-    if not (a.size and b.size and n_a.sum() and n_b.sum()) or min(a[0], b[0]) <= 0:
+    # NaN and infinity sort to the end.
+    if not (a.size and b.size and n_a.sum() and n_b.sum() and min(a[0], b[0]) > 0 and np.isfinite(a[-1] + b[-1])):
         return None
     n, m = float(n_a.sum()), float(n_b.sum())
     x, y, below = np.log(a), np.log(b), np.concatenate([[0.0], np.cumsum(n_a)]) / n
 
+    @cache  # six searches ask the same shifts until they part
     def larger(shift: float) -> float:
         """P(second / e^shift > first) + ½ P(equal)."""
         at = y - shift

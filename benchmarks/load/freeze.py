@@ -1,6 +1,7 @@
 """A server that freezes for 2 s in a 20 s load at 200/s: what each tool reports, against the truth.
 
-    python benchmarks/load/freeze.py
+    python benchmarks/load/freeze.py measure FILE     one run of each tool; appends a JSON line to FILE
+    python benchmarks/load/freeze.py table FILE
 
 The server is Envoy, which answers each request after a fixed 100 ms and is stopped (SIGSTOP) for 2 s. The truth needs
 no measurement of latencies: who was due while the server stood still waited for its end, everybody else 100 ms.
@@ -12,6 +13,7 @@ import csv
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -166,36 +168,47 @@ async def wrk2_style(process: "subprocess.Popen[bytes]") -> tuple[Floats, Floats
     return truth(due, stopped, thawed), latency
 
 
-def line(name: str, values: Floats, true: Floats | None = None) -> str:
-    """A row of the table."""
-    cells = []
-    for quantile in QUANTILES:
-        value = np.quantile(values, quantile)
-        off = f" ({100 * (value / np.quantile(true, quantile) - 1):+.1f} %)" if true is not None else ""
-        cells.append(f"{1000 * value:.1f}{off}")
-    return f"| {name} | {values.size} | {' | '.join(cells)} |"
+def figures(values: Floats, true: Floats) -> dict[str, list[float]]:
+    """Of one run, in milliseconds: the quantiles, the true ones, and how many requests."""
+    found = [[1000 * float(np.quantile(each, q)) for q in QUANTILES] for each in (values, true)]
+    return {"seen": found[0], "true": found[1], "requests": [values.size]}
 
 
-def main() -> None:
+def measure(file: Path) -> None:
     """Each tool in turn against a server of its own."""
-    print("| what | requests | p50 ms | p99 ms | p99.9 ms |\n|---|---|---|---|---|")
+    run: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with server(folder) as process:
             true, intended, actual = ours(folder, process)
-        print(line("truth, by our schedule", true))
-        print(line("ours, from the intended start", intended, true))
-        print(line("ours, from the actual start", actual, true))
+        run["ours, from the intended start"] = figures(intended, true)
+        run["ours, from the actual start"] = figures(actual, true)
         with server(folder) as process:
-            true, latency = asyncio.run(wrk2_style(process))
-        print(line("truth, by wrk2's schedule", true))
-        print(line("wrk2's way, 400 connections", latency, true))
+            due, latency = asyncio.run(wrk2_style(process))
+        run["wrk2's way, 400 connections"] = figures(latency, due)
         with server(folder) as process:
             own = locust(folder, process)
-        cells = " | ".join(f"{own[key]:g}" for key in ("p50", "p99", "p99.9"))
-        print(f"| Locust's own users and figures | {own['requests']:g} | {cells} |")
+        seen = [own[key] for key in ("p50", "p99", "p99.9")]
+        wanted = figures(true, true)["true"]
+        run["Locust's own users and figures"] = {"seen": seen, "true": wanted, "requests": [own["requests"]]}
+    with file.open("a") as lines:
+        lines.write(json.dumps(run) + "\n")
+
+
+def table(file: Path) -> None:
+    """Medians over the runs; in brackets the median of how far each is from the truth of its own run."""
+    runs = [json.loads(text) for text in file.read_text().splitlines()]
+    print(f"{len(runs)} runs\n\n| what | requests | p50 ms | p99 ms | p99.9 ms |\n|---|---|---|---|---|")
+    for name in runs[0]:
+        own = [run[name] for run in runs]
+        cells = []
+        for index in range(len(QUANTILES)):
+            off = [100 * (one["seen"][index] / one["true"][index] - 1) for one in own]
+            value = statistics.median(one["seen"][index] for one in own)
+            cells.append(f"{value:.1f} ({statistics.median(off):+.1f} % [{min(off):+.1f} to {max(off):+.1f}])")
+        print(f"| {name} | {statistics.median(one['requests'][0] for one in own):.0f} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
     os.environ.pop("SPLITPROOF_RUN", None)
-    main()
+    {"measure": measure, "table": table}[sys.argv[1]](Path(sys.argv[2]))

@@ -32,7 +32,9 @@ VERSION_HOST = "version.splitproof.invalid"
 """The Host header to which the gateway answers with the version of its routes; no real host has this name."""
 
 _TYPE = "type.googleapis.com/envoy"
-_BESIDE_ROUTING = frozenset({"Namespace", "ConfigMap", "Deployment"})
+# Who may reach a pod, and when it may be stopped: here everything is on loopback, and we alone stop it.
+_POLICIES = ("NetworkPolicy", "AuthorizationPolicy", "PodDisruptionBudget")
+_BESIDE_ROUTING = frozenset({"Namespace", "ConfigMap", "Deployment", *_POLICIES})
 _ROUTING = frozenset({"Service", "Gateway", "DestinationRule", "VirtualService"})
 
 

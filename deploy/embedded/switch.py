@@ -1,9 +1,5 @@
 """Change the routing of a running stack, and see that it is in force before anybody is told so."""
 
-import time
-from collections.abc import Callable
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,14 +9,11 @@ from deploy.embedded.admin import loaded_version, wait_for
 from deploy.embedded.gateway import VERSION_HOST, Configuration, translate, with_clusters_of
 from deploy.embedded.state import StateDir, write_atomically
 from deploy.manifests import manifests
+from deploy.phases import Edit, find_phase, loaded_of, now_us
 from experiments.core import journal
 from experiments.core.children import last_lines
 from experiments.core.errors import StackError
-from experiments.core.reading import Loaded, from_mapping
-from experiments.core.spec import Phase
 from experiments.core.stack import StackInfo
-
-Edit = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 PROBES = 5
 """Consecutive fresh connections that must see a routing before it counts as effective."""
@@ -54,33 +47,6 @@ def change(stack: StackInfo, state: StateDir, phase_name: str, edit: Edit | None
     journal.append(state.shared.journal, effective)
     _write_if_new(stack, state, new.clusters)
     return journal.Change(sequence, phase.name, applied_us, effective.at_us, by, http, arms)
-
-
-def now_us() -> int:
-    """The wall clock in microseconds since the epoch."""
-    return time.time_ns() // 1000
-
-
-def loaded_of(stack: StackInfo) -> Loaded:
-    """The experiment that a stack was put up for, as it was then."""
-    path = Path(stack.experiment_path)
-    return Loaded(from_mapping(stack.experiment, str(path)), path.parent, path)
-
-
-def find_phase(loaded_experiment: Loaded, name: str) -> Phase:
-    """The phase called `name`.
-
-    Raises:
-        StackError: there is none; the message lists what there is.
-    """
-    known = {phase.name: phase for phase in loaded_experiment.experiment.phases}
-    if name not in known:
-        close = get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise StackError(
-            f"{loaded_experiment.experiment.name}: has no phase {name!r}; {hint}there are: {', '.join(known)}."
-        )
-    return known[name]
 
 
 def endpoints(stack: StackInfo) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 PERCENT = rf"^{_NUMBER}\s*%$"
 POINTS = rf"^{_NUMBER}\s*pp$"
@@ -74,13 +74,13 @@ Points = Annotated[
 
 Seconds = Annotated[
     float,
-    *_quantity(DURATION, "must be a duration such as 60s or 5m", lambda m: float(m[1]) * _SECONDS[m[2]]),
+    *_quantity(DURATION, "must be a duration such as 60s or 5m", lambda m: float(m[1]) * SECONDS[m[2]]),
 ]
 """A duration; seconds once read."""
 
 PerSecond = Annotated[
     float,
-    *_quantity(RATE, "must be a rate such as 8/s or 120/min", lambda m: float(m[1]) / _SECONDS[m[2]]),
+    *_quantity(RATE, "must be a rate such as 8/s or 120/min", lambda m: float(m[1]) / SECONDS[m[2]]),
 ]
 """A rate; events per second once read."""
 
@@ -94,8 +94,8 @@ def _rates(value: object, info: ValidationInfo) -> object:
     found = re.fullmatch(RATES, value.strip()) if isinstance(value, str) else None
     if found is None:
         raise _bad(value, _RATES_RULE)
-    first = float(found[1]) / _SECONDS[found[2]]
-    last = float(found[3]) / _SECONDS[found[4]] if found[3] else first
+    first = float(found[1]) / SECONDS[found[2]]
+    last = float(found[3]) / SECONDS[found[4]] if found[3] else first
     if max(first, last) > MOST_PER_SECOND:
         raise _bad(value, f"must be at most {MOST_PER_SECOND}/s")
     return first, last
@@ -118,6 +118,6 @@ Increase = Annotated[
 
 Limit = Annotated[
     float,
-    *_quantity(LIMIT, "must be a limit such as < 250ms", lambda m: float(m[1]) * _SECONDS[m[2]]),
+    *_quantity(LIMIT, "must be a limit such as < 250ms", lambda m: float(m[1]) * SECONDS[m[2]]),
 ]
 """A latency that may not be reached; seconds once read."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.core.quantities import RATE, SECONDS
+
 _SOURCES = ("keras", "saved_model", "digits")
 
 
@@ -29,6 +31,7 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _phase_names(raw)
     yield from _load(raw.get("load"))
     yield from _gates(raw)
+    yield from _max_rate(raw)
     yield from _mean_limits(raw)
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
@@ -106,6 +109,27 @@ def _steps(load: Any) -> tuple[tuple[int | str, ...], Sequence[Any]]:
         return ("load", "steps"), _sequence(settings["steps"])
     ramp = ".." in str(settings.get("arrivals"))
     return ("load", "arrivals"), [settings] if ramp else []
+
+
+def _max_rate(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """No rate of the load, at its steepest, is above the brake."""
+    most = _rates(raw.get("max_rate"))
+    place, steps = _steps(raw.get("load"))
+    given = [step.get("arrivals") for step in steps if isinstance(step, Mapping)]
+    given = given or [_mapping(raw.get("load")).get("arrivals")]
+    for arrivals in given:
+        above = [rate for rate in _rates(arrivals) if most and rate > most[0] * (1 + 1e-9)]
+        if above:
+            yield Problem(
+                place if steps else ("load", "arrivals"),
+                f"{arrivals} is above max_rate {raw.get('max_rate')}; lower the one, or raise the other.",
+            )
+
+
+def _rates(value: Any) -> list[float]:
+    """The rates per second in a text such as `5/s..50/s`; none where the field's own check will complain."""
+    found = [re.fullmatch(RATE, part.strip()) for part in value.split("..")] if isinstance(value, str) else []
+    return [float(each[1]) / SECONDS[each[2]] for each in found if each]
 
 
 def _gates(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -234,6 +234,13 @@ class Claims(Frozen):
     )
 
 
+class AbortIf(Frozen):
+    """When a run ends at once, whatever it still lacks: any arm's failures or latency in its last ten seconds."""
+
+    errors: Annotated[Share, Field(gt=0)] | None = Field(None, description="Above this share of failures.")
+    p99: Annotated[Seconds, Field(gt=0)] | None = Field(None, description="Above this 99th percentile of latency.")
+
+
 class Experiment(Frozen):
     """A canary experiment: what is served, who asks, how traffic is routed, and what must hold."""
 
@@ -250,6 +257,20 @@ class Experiment(Frozen):
     claims: Claims = Claims()
     attribution: Literal["output", "route-header"] = "output"
     namespace: Name = "tf-serving"
+    attach: bool = Field(
+        default=False,
+        description="On a cluster: use the Service, the pods and the VirtualService that are there, change its routes "
+        "only, and put them back; nothing is created or deleted.",
+    )
+    on_end: Literal["restore", "baseline", "canary", "leave"] = Field(
+        "restore",
+        description="What becomes of the routes of a stack that was up before the run, on a signal too: as they were, "
+        "all to one arm, or as the last phase left them.",
+    )
+    max_rate: Annotated[PerSecond, Field(gt=0)] | None = Field(
+        None, description="Arrivals above this rate are refused before the load."
+    )
+    abort_if: AbortIf | None = None
 
     @property
     def baseline(self) -> str:

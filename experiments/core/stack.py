@@ -23,6 +23,23 @@ class Pod(msgspec.Struct, frozen=True):
     pid: int
 
 
+class ClusterInfo(msgspec.Struct, frozen=True):
+    """Where a stack stands on Kubernetes, and how its objects were written.
+
+    `selector` are the labels of the gateway's pods, `way_in` says how its address was found. `before` are the
+    routes that an attached stack had before us.
+    """
+
+    context: str
+    server: str
+    istio: str
+    profile: str
+    model_root: str
+    selector: dict[str, str]
+    way_in: str
+    before: list[dict[str, Any]] | None = None
+
+
 class StackInfo(msgspec.Struct, frozen=True):
     """`stack.json`."""
 
@@ -39,6 +56,7 @@ class StackInfo(msgspec.Struct, frozen=True):
     models: dict[str, dict[str, Any]] = {}
     versions: dict[str, str] = {}
     notes: list[str] = []
+    cluster: ClusterInfo | None = None
 
 
 class PayloadEntry(msgspec.Struct, frozen=True):

@@ -179,6 +179,21 @@ def test_a_process_that_falls_silent_is_not_waited_for_for_ever(tmp_path):
     assert dead.path.name in complete.sentence
 
 
+def test_a_look_hears_that_the_generator_was_the_bottleneck(tmp_path):
+    played = Replay(tmp_path, short())
+    looking = Looking(Following(played.run))
+    played.advance(9)
+    (check,) = [each for each in looking.look().report.checks if each.name == "load generator keeps up"]
+    assert check.ok
+    for _second in range(3):
+        for appender in played.files.values():
+            appender.append(records.Beat(played.now_us, played.now_us, 0, cpu=0.97, lag_us=70_000))
+        played.advance(1)
+    (check,) = [each for each in looking.look().report.checks if each.name == "load generator keeps up"]
+    assert not check.ok
+    assert "used all of a core in 3 of 1" in check.sentence
+
+
 def test_a_look_is_what_its_schema_says(tmp_path):
     import jsonschema
 

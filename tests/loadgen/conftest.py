@@ -143,8 +143,12 @@ class Load:
     def rows(self):
         return [row for shard in self.shards() for row in shard.rows]
 
+    def files(self):
+        """The shards of all runs, as files."""
+        return list(self.runs.glob("*/*/requests-*"))
+
     def await_rows(self, count):
-        wait_until(lambda: sum(path.read_bytes().count(b"\n[") for path in self.runs.glob("*/*/requests-*")) >= count)
+        wait_until(lambda: sum(path.read_bytes().count(b"\n[") for path in self.files()) >= count)
 
     def kill(self):
         for child in self.children:

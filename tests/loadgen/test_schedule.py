@@ -139,6 +139,33 @@ def test_when_a_worker_is_lost_the_others_take_its_arrivals_from_then_on(schedul
     assert set(sent) | missing == {each for each in whole if each.offset_us <= end}
 
 
+@settings(max_examples=8, deadline=None)
+@given(schedules, st.integers(2, 4), st.integers(0, 300), st.integers(1, 900), st.integers(1, 900))
+def test_word_of_another_division_that_comes_late_loses_nothing(schedule, workers, when, late, later):
+    whole = first(schedule, 2400)
+    since = [whole[when].offset_us, whole[when + late].offset_us]
+    heard = [whole[when + late].offset_us, whole[when + late + later].offset_us]
+    end = whole[-1].offset_us - 1
+    sent, lost = [], workers - 1
+    for index in range(lost):
+        drawn, counter = Arrivals(schedule, Part(index, workers)), DueCounter(schedule, Part(index, workers))
+        prompt = DueCounter(schedule, Part(index, workers))
+        mine = []
+        # One worker is lost, and back before the others have heard the last of it.
+        for from_us, at_us, of in zip(since, heard, (workers - 1, workers), strict=True):
+            mine += taken_until(drawn, at_us)
+            counter.due(at_us)
+            for each in (drawn, counter, prompt):
+                each.redivide(from_us, Part(index, of))
+        mine += taken_until(drawn, end)
+        assert len(mine) == len(set(mine))
+        assert counter.due(end) == prompt.due(end)
+        sent += mine
+    wanted = {each for each in whole if since[0] <= each.offset_us < since[1]}
+    wanted |= {each for each in whole if each.offset_us <= end and each.sequence % workers != lost}
+    assert wanted <= set(sent)
+
+
 def test_the_counter_goes_on_from_where_it_was():
     schedule = Schedule(steady(1000), "poisson", 3, SHARES, ("p",))
     once, again = DueCounter(schedule), DueCounter(schedule)

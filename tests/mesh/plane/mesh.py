@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from plane import api, binaries, istio, kubelet, namespace
@@ -145,19 +146,22 @@ def _responder(pod: Json, _: Sequence[Json]) -> Program:
     return Program(arguments, f"http://{address}:{SERVING_PORT}/")
 
 
-def serving(model: str, base_paths: Mapping[str, Path]) -> Rule:
+def serving(
+    model: str, base_paths: Mapping[str, Path], options: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Rule:
     """A rule for the pods of an experiment: our own serving process, with the model of the pod's version.
 
     Args:
         model: The name that requests ask for.
         base_paths: By version, the folder that holds the model's version folders.
+        options: By version, more options of the serving process, such as its faults.
     """
 
     def program(pod: Json, _: Sequence[Json]) -> Program:
         address, path = pod["status"]["podIP"], base_paths[kubelet.label(pod, "version")]
         arguments = [
             sys.executable, "-m", "deploy.embedded.serving", "--model-name", model, "--model-base-path", str(path),
-            "--host", address, "--rest-port", str(SERVING_PORT),
+            "--host", address, "--rest-port", str(SERVING_PORT), *options.get(kubelet.label(pod, "version"), ()),
         ]  # fmt: skip
         ready = f"http://{address}:{SERVING_PORT}/v1/models/{model}/metadata"
         return Program(arguments, ready, {"PYTHONPATH": str(CHECKOUT)})

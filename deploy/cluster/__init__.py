@@ -1,0 +1,1 @@
+"""The same stack on a Kubernetes cluster with Istio."""

@@ -1,0 +1,477 @@
+"""A stack on a cluster: put up, described and taken down, by the same words as the embedded one.
+
+Its state directory here holds what loads and verdicts need (experiment, journal, references, payloads); a ConfigMap
+there tells other machines what is up.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import msgspec
+
+from deploy import istio as mesh
+from deploy import models as provisioning
+from deploy import payloads as bodies
+from deploy import references
+from deploy.cluster import attached, ownership, switch
+from deploy.cluster.client import Cluster, Json, connect
+from deploy.cluster.foreign import Watch
+from deploy.cluster.forward import forwarded
+from deploy.cluster.objects import apply, get, listed
+from deploy.cluster.readiness import Progress, await_ready, is_ready
+from deploy.embedded.state import locked, refuse_reserved
+from deploy.form import Form, Profile
+from deploy.manifests import manifests
+from deploy.model_info import ModelInfo
+from deploy.phases import Edit, find_phase, loaded_of
+from deploy.staging import stage
+from experiments.core import journal
+from experiments.core.errors import StackError
+from experiments.core.home import stack_dir
+from experiments.core.reading import Loaded, experiment_hash, to_mapping
+from experiments.core.records import SCHEMA, References, write_json
+from experiments.core.routing import SERVICE_PORT, http_routes
+from experiments.core.spec import Experiment, Phase, Route, Rule
+from experiments.core.stack import ClusterInfo, Pod, StackDir, StackInfo, read_payloads, read_stack
+from experiments.core.versions import installed
+
+TARGET = "kubernetes"
+
+_VERSIONS_OF = ("kubernetes",)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a stack is to be put up, as against what.
+
+    `gateway` is the URL of the way in where we cannot find it; `force` takes fields over that others own.
+    """
+
+    context: str | None = None
+    gateway: str | None = None
+    profile: Profile = "hardened"
+    model_root: str = Form.model_root
+    force: bool = False
+    within_s: float = 300.0
+
+
+def _quiet(_text: str) -> None:
+    pass
+
+
+def up(
+    loaded: Loaded,
+    wanted: Wanted,
+    *,
+    edit: Edit | None = None,
+    first_phase: str | None = None,
+    progress: Progress = _quiet,
+) -> StackInfo:
+    """Put the stack of an experiment up on a cluster; again, nothing that is as it should be is changed.
+
+    Raises:
+        StackError: Istio is missing or too old, the API server refuses something, or pods do not become ready.
+        ProvisionError: a model or payload cannot be made ready.
+    """
+    experiment, cluster = loaded.experiment, connect(wanted.context)
+    progress(f"{cluster}: namespace {experiment.namespace} is where everything goes")
+    with locked(experiment.name, progress):
+        refuse_reserved(experiment.name)
+        refuse_elsewhere(experiment.name)
+        found = mesh.find(cluster)
+        if experiment.attach:
+            return _attach(cluster, loaded, wanted, found, first_phase, progress)
+        form = Form(wanted.profile, wanted.model_root, istio_api=found.api)
+        phase = find_phase(loaded, first_phase or _present_phase(loaded) or experiment.phases[0].name)
+        objects = manifests(loaded, phase, form)
+        mesh.refuse_too_old(found, objects)
+        ownership.refused_beforehand(cluster, objects, force=wanted.force)
+        models, expected = _provision(loaded, progress)
+        for line in _guidance(cluster, experiment, models, form):
+            progress(line)
+        standing = [each for each in objects if each["kind"] != "VirtualService"]
+        ownership.apply_all(cluster, experiment, standing, progress, force=wanted.force)
+        await_ready(cluster, objects, wanted.within_s, progress)
+        selector = next(each for each in objects if each["kind"] == "Gateway")["spec"]["selector"]
+        info = _describe(loaded, cluster, wanted, found.api, models, _way_in(cluster, selector, wanted, progress))
+        return _finish(cluster, loaded, info, expected, (phase.name, edit), progress)
+
+
+def _attach(
+    cluster: Cluster, loaded: Loaded, wanted: Wanted, istio: mesh.Istio, first_phase: str | None, told: Progress
+) -> StackInfo:
+    """Use what is there; its routes alone are changed, and remembered as they were."""
+    there = attached.examine(cluster, loaded.experiment, istio.api)
+    known = read_stack(loaded.experiment.name)
+    before = known.cluster.before if known and known.cluster else None
+    models, expected = _provision(loaded, told)
+    info = _describe(loaded, cluster, wanted, istio.api, models, _way_in(cluster, there.gateway, wanted, told))
+    if info.cluster is None:
+        raise StackError(f"{cluster}: the stack that is there could not be described.")
+    routes = list(before if before is not None else there.routes)
+    info = msgspec.structs.replace(info, cluster=msgspec.structs.replace(info.cluster, before=routes))
+    # Before the first change: whatever happens from here on, `down` knows what to put back.
+    write_json(StackDir(stack_dir(loaded.experiment.name)).info, info)
+    phase = first_phase or _present_phase(loaded) or loaded.experiment.phases[0].name
+    return _finish(cluster, loaded, info, expected, (phase, None), told)
+
+
+def _finish(
+    cluster: Cluster,
+    loaded: Loaded,
+    info: StackInfo,
+    expected: References,
+    first: tuple[str, Edit | None],
+    told: Progress,
+) -> StackInfo:
+    """Route the first phase, compare what the pods answer with their references, and write it all down."""
+    experiment, state = loaded.experiment, StackDir(stack_dir(loaded.experiment.name))
+    with gateway(cluster, info) as url:
+        reached = msgspec.structs.replace(info, gateway_url=url)
+        switch.change(cluster, reached, state, first[0], edit=first[1], by="deploy up")
+    checked = _check(cluster, info, expected, state, told)
+    warned = [*(note for model in _notes(info) for note in model), *references.notes(experiment, checked)]
+    whole = msgspec.structs.replace(
+        info, notes=list(dict.fromkeys([*warned, *_bare_pods(cluster, experiment, _api(info))]))
+    )
+    for sentence in [*whole.notes, *checked.problems]:
+        told(sentence)
+    write_json(state.references, checked)
+    write_json(state.info, whole)
+    apply(cluster, _notice(whole, first[0]), force=True)
+    told(f"{experiment.name} is up at {whole.gateway_url or _way_in_words(whole)}")
+    return whole
+
+
+def _notes(info: StackInfo) -> list[Sequence[str]]:
+    return [model.get("notes") or () for model in info.models.values()]
+
+
+def _way_in_words(info: StackInfo) -> str:
+    """How traffic comes in, in words."""
+    return info.cluster.way_in if info.cluster else ""
+
+
+def refuse_elsewhere(name: str) -> None:
+    """Raise if the state directory of this name is that of an embedded stack.
+
+    Raises:
+        StackError: it is.
+    """
+    with contextlib.suppress(StackError):
+        info = read_stack(name)
+        if info is None or info.target == TARGET:
+            return
+    raise StackError(f"{name}: an embedded stack is up under this name; run: python -m deploy down {name}")
+
+
+def _present_phase(loaded: Loaded) -> str | None:
+    """The phase in force of a stack that is up for this very experiment: putting it up again changes no route."""
+    info = read_stack(loaded.experiment.name)
+    if info is None or info.experiment_hash != experiment_hash(loaded.experiment):
+        return None
+    changes = journal.changes(journal.read(StackDir(stack_dir(loaded.experiment.name)).journal))
+    known = {phase.name for phase in loaded.experiment.phases}
+    return changes[-1].phase if changes and changes[-1].phase in known else None
+
+
+def _provision(loaded: Loaded, progress: Progress) -> tuple[dict[str, ModelInfo], References]:
+    """Models, payloads, and what the models answer to them; refused where the answers cannot tell the arms apart."""
+    models = provisioning.ensure(loaded, progress)
+    payload_dir = StackDir(stack_dir(loaded.experiment.name)).payloads.parent
+    payload_dir.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(payload_dir, ignore_errors=True)
+    bodies.write_payloads(loaded, models, payload_dir)
+    expected = provisioning.reference_outputs(loaded, models, payload_dir, progress)
+    references.refuse_indistinguishable(loaded.experiment, expected)
+    return models, expected
+
+
+def _guidance(cluster: Cluster, experiment: Experiment, models: Mapping[str, ModelInfo], form: Form) -> list[str]:
+    """How models come to where the pods look for them: a node's folder is not ours to write to."""
+    folder = stage(models, stack_dir(experiment.name) / "models")
+    lines = [f"models lie in {folder}, a folder for each arm; pods look for them in {form.model_root} on their node"]
+    nodes = listed(cluster, "v1", "Node")
+    if any("minikube.k8s.io/name" in (node["metadata"].get("labels") or {}) for node in nodes):
+        lines.append(f"to bring them there, keep this running: minikube mount {folder}:{form.model_root}")
+    return lines
+
+
+def _way_in(cluster: Cluster, selector: Mapping[str, str], wanted: Wanted, progress: Progress) -> mesh.Ingress:
+    if wanted.gateway:
+        return mesh.Ingress(wanted.gateway.rstrip("/"), "as given by --gateway", selector)
+    found = mesh.ingress(cluster, selector)
+    progress(f"the way in is {found.how}{f': {found.url}' if found.url else ''}")
+    return found
+
+
+def _describe(
+    loaded: Loaded, cluster: Cluster, wanted: Wanted, api: str, models: Mapping[str, ModelInfo], way_in: mesh.Ingress
+) -> StackInfo:
+    return StackInfo(
+        schema_version=SCHEMA,
+        experiment=to_mapping(loaded.experiment),
+        experiment_hash=experiment_hash(loaded.experiment),
+        experiment_path=str(loaded.path),
+        target=TARGET,
+        gateway_url=way_in.url or "",
+        admin_url="",
+        pods=_pods(cluster, loaded.experiment, api),
+        supervisor_pid=0,
+        started_us=time.time_ns() // 1000,
+        models={arm: msgspec.to_builtins(asdict(model), enc_hook=str) for arm, model in models.items()},
+        versions=installed(_VERSIONS_OF),
+        cluster=ClusterInfo(
+            context=cluster.context,
+            server=cluster.server,
+            istio=api,
+            profile=wanted.profile,
+            model_root=wanted.model_root,
+            selector=dict(way_in.selector),
+            way_in=way_in.how,
+        ),
+    )
+
+
+def _arm_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[tuple[str, Json]]:
+    """Each ready pod with its arm."""
+    labels: Mapping[str, Mapping[str, str]] = {
+        arm: {"app": experiment.service, "version": arm} for arm in experiment.arms
+    }
+    if experiment.attach:
+        labels = attached.examine(cluster, experiment, api).arms
+    found = listed(cluster, "v1", "Pod", experiment.namespace)
+    return [
+        (arm, pod)
+        for arm, wanted in labels.items()
+        for pod in found
+        if is_ready(pod) and wanted.items() <= (pod["metadata"].get("labels") or {}).items()
+    ]
+
+
+def _pods(cluster: Cluster, experiment: Experiment, api: str) -> list[Pod]:
+    return [
+        Pod(pod["metadata"]["name"], arm, f"http://{pod['status']['podIP']}:{SERVICE_PORT}", 0)
+        for arm, pod in _arm_pods(cluster, experiment, api)
+    ]
+
+
+def _check(cluster: Cluster, info: StackInfo, expected: References, state: StackDir, told: Progress) -> References:
+    """Ask each pod past the gateway, through a port that the API server forwards."""
+    experiment = loaded_of(info).experiment
+    with contextlib.ExitStack() as stack:
+        pods = [
+            Pod(pod["metadata"]["name"], arm, stack.enter_context(forwarded(cluster, pod, SERVICE_PORT)), 0)
+            for arm, pod in _arm_pods(cluster, experiment, _api(info))
+        ]
+        return references.check(msgspec.structs.replace(info, pods=pods), expected, read_payloads(state.payloads), told)
+
+
+def _api(info: StackInfo) -> str:
+    return info.cluster.istio if info.cluster else ""
+
+
+def _bare_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[str]:
+    """Pods that are older than the label that gives them a sidecar."""
+    bare = [
+        pod["metadata"]["name"]
+        for _, pod in _arm_pods(cluster, experiment, api)
+        if not any(
+            each["name"] == "istio-proxy"
+            for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]
+        )
+    ]
+    if not bare:
+        return []
+    return [
+        f"pods without a sidecar in a namespace that injects one: {', '.join(bare)}; delete them: new ones have it."
+    ]
+
+
+def _notice(info: StackInfo, phase: str) -> Json:
+    """The ConfigMap that tells other machines what is up."""
+    experiment = loaded_of(info).experiment
+    metadata = {
+        "name": f"splitproof-{experiment.name}",
+        "namespace": experiment.namespace,
+        "labels": ownership.labels_of(experiment),
+    }
+    data = {
+        "experiment": msgspec.json.encode(info.experiment).decode(),
+        "experiment_hash": info.experiment_hash,
+        "phase": phase,
+        "gateway_url": info.gateway_url,
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+@contextlib.contextmanager
+def gateway(cluster: Cluster, info: StackInfo) -> Iterator[str]:
+    """The URL of the way in, for as long as the block: the stack's own, or a port forwarded to a gateway's pod."""
+    if info.gateway_url:
+        yield info.gateway_url
+        return
+    labels = ",".join(f"{name}={value}" for name, value in (info.cluster.selector if info.cluster else {}).items())
+    pods = [pod for pod in listed(cluster, "v1", "Pod", "", labels) if is_ready(pod)]
+    if not pods:
+        raise StackError(
+            f"{cluster}: no ready pod has the gateway's labels {labels}; see: kubectl get pods -A -l {labels}"
+        )
+    with forwarded(cluster, pods[0], switch.GATEWAY_PORT) as url:
+        yield url
+
+
+def connected(name: str) -> tuple[Cluster, StackInfo]:
+    """The cluster of a stack that is up, and what is known of the stack.
+
+    Raises:
+        StackError: no stack of this name is up on a cluster, or its context is no more.
+    """
+    info = read_stack(name)
+    if info is None or info.cluster is None:
+        raise StackError(f"{name}: no stack is up; put it up with: python -m deploy up {name} --target kubernetes")
+    cluster = connect(info.cluster.context)
+    if cluster.server != info.cluster.server:
+        raise StackError(
+            f"{name}: context {cluster.context} leads to {cluster.server} now, and its stack is at "
+            f"{info.cluster.server}; set KUBECONFIG back, or put it up there anew."
+        )
+    return cluster, info
+
+
+def route(
+    name: str, phase: str, *, edit: Edit | None = None, by: str = "deploy route", watch: Watch | None = None
+) -> journal.Change:
+    """Put the routing of a phase in force; when it returns, every replica of the gateway has it.
+
+    Raises:
+        StackError: no stack is up; there is no such phase; the cluster refuses it or the gateway does not take it.
+    """
+    with locked(name, _quiet):
+        refuse_reserved(name)
+        cluster, info = connected(name)
+        state = StackDir(stack_dir(name))
+        with gateway(cluster, info) as url:
+            reached = msgspec.structs.replace(info, gateway_url=url)
+            change = switch.change(cluster, reached, state, phase, edit=edit, by=by, watch=watch)
+        apply(cluster, _notice(info, phase), force=True)
+        return change
+
+
+def routing(name: str) -> list[Json]:
+    """The routes of a stack that are live."""
+    cluster, info = connected(name)
+    return switch.routes_of(cluster, info, loaded_of(info))
+
+
+def leave(loaded: Loaded, context: str | None, before: Sequence[Json] | None, told: Progress = _quiet) -> None:
+    """End a run: a stack that was up goes on as `on_end` says, one that we put up goes down, an attached one is let go.
+
+    Args:
+        loaded: The experiment.
+        context: Of the cluster.
+        before: The routes before the run, of a stack that was up.
+        told: Told what happens.
+    """
+    name = loaded.experiment.name
+    if before is not None:
+        settle(name, before, told)
+        return
+    info = read_stack(name)
+    attached_before = info.cluster.before if info and info.cluster else None
+    if attached_before is not None:
+        settle(name, attached_before, told)
+    down(name, loaded, context, told, restore=False)
+
+
+def settle(name: str, before: Sequence[Json], told: Progress = _quiet) -> None:
+    """Leave the routes as the experiment's `on_end` says: as they were before, or all to one arm; or as they are.
+
+    Raises:
+        StackError: the cluster refuses it.
+    """
+    cluster, info = connected(name)
+    loaded = loaded_of(info)
+    experiment, wish = loaded.experiment, loaded.experiment.on_end
+    if wish == "leave":
+        told("routes stay as the last phase left them (on_end: leave)")
+        return
+    arm = experiment.baseline if wish == "baseline" else experiment.canaries[0]
+    phase = Phase(name="on-end", route=Route(rules=(Rule(to={arm: 100}),)))
+    http = list(before) if wish == "restore" else http_routes(experiment, phase)
+    switch.set_routes(cluster, info, loaded, http)
+    told("routes are as they were before" if wish == "restore" else f"all traffic goes to {arm} (on_end: {wish})")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What can be said of a stack now; `drift` has a sentence for each object that is not as its phase states."""
+
+    info: StackInfo
+    phase: str | None
+    pods: tuple[tuple[str, str, bool], ...]
+    drift: tuple[str, ...]
+
+
+def status(name: str) -> Status:
+    """The stack of an experiment as it is now.
+
+    Raises:
+        StackError: none is up, or the cluster does not answer.
+    """
+    cluster, info = connected(name)
+    loaded = loaded_of(info)
+    changes = journal.changes(journal.read(StackDir(stack_dir(name)).journal))
+    phase = changes[-1].phase if changes else None
+    pods = listed(cluster, "v1", "Pod", loaded.experiment.namespace, f"app={loaded.experiment.service}")
+    seen = tuple(
+        (pod["metadata"]["name"], str((pod["metadata"].get("labels") or {}).get("version", "")), is_ready(pod))
+        for pod in pods
+    )
+    objects = manifests(loaded, find_phase(loaded, phase), switch.form_of(info)) if phase else []
+    if loaded.experiment.attach:  # nothing else is ours to compare
+        objects = [
+            {**each, "spec": {"http": each["spec"]["http"]}} for each in objects if each["kind"] == "VirtualService"
+        ]
+    return Status(info, phase, seen, tuple(ownership.drift(cluster, objects)))
+
+
+def down(
+    name: str, loaded: Loaded | None, context: str | None, progress: Progress = _quiet, *, restore: bool = True
+) -> bool:
+    """Remove what carries our labels, and the state directory; whether there was anything.
+
+    Args:
+        name: Of the experiment.
+        loaded: The experiment, where no stack of that name is known on this machine.
+        context: Of the cluster, in that case.
+        progress: Told what is deleted.
+        restore: Give an attached VirtualService the routes that it had before us.
+    """
+    info = read_stack(name)
+    if info is None and loaded is None:
+        raise StackError(f"{name}: no stack of that name is known here; name the experiment's file.")
+    with locked(name, progress):
+        refuse_reserved(name)
+        refuse_elsewhere(name)
+        cluster = connected(name)[0] if info else connect(context)
+        experiment = loaded_of(info).experiment if info else loaded.experiment  # type: ignore[union-attr]
+        if restore and info and info.cluster and info.cluster.before is not None:
+            progress(f"{cluster}: putting the routes of VirtualService {experiment.service} back")
+            switch.set_routes(cluster, info, loaded_of(info), info.cluster.before)
+        progress(f"{cluster}: removing what is ours in namespace {experiment.namespace}")
+        removed = ownership.remove(cluster, experiment, progress)
+        shutil.rmtree(stack_dir(name), ignore_errors=True)
+        return bool(removed) or info is not None
+
+
+def is_up(name: str) -> bool:
+    """Whether a stack of this name was put up on a cluster from here, and is still there."""
+    with contextlib.suppress(StackError):
+        cluster, info = connected(name)
+        experiment = loaded_of(info).experiment
+        return get(cluster, _notice(info, "")) is not None and bool(_arm_pods(cluster, experiment, _api(info)))
+    return False

@@ -1,0 +1,152 @@
+"""Change the routing of a stack on a cluster, and see it at every replica of the gateway before anybody is told so."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+from deploy.cluster import effect, ownership
+from deploy.cluster.client import Cluster, Json
+from deploy.cluster.foreign import Watch
+from deploy.cluster.objects import delete, get, merge, name_of
+from deploy.cluster.readiness import await_ready
+from deploy.form import Form, Profile
+from deploy.manifests import manifests
+from deploy.phases import Edit, find_phase, loaded_of, now_us
+from experiments.core import journal
+from experiments.core.errors import StackError
+from experiments.core.reading import Loaded
+from experiments.core.stack import StackDir, StackInfo
+
+GATEWAY_PORT = 8080
+"""Where the pods of Istio's gateway listen for port 80: its image runs without root since 1.6."""
+
+_READY_WITHIN_S = 300.0
+
+
+def change(
+    cluster: Cluster,
+    stack: StackInfo,
+    state: StackDir,
+    phase_name: str,
+    *,
+    edit: Edit | None = None,
+    by: str,
+    watch: Watch | None = None,
+) -> journal.Change:
+    """Put the routing of a phase in force.
+
+    What is new in the phase comes first (an arm, its subset), then the route, and what the phase does without goes once
+    the route is seen: at no time does a route lead to nothing. All of it lies between `applied` and `effective`.
+
+    Raises:
+        StackError: no such phase; the API server refuses something; pods are not ready or the gateway does not take it.
+    """
+    loaded = loaded_of(stack)
+    phase = find_phase(loaded, phase_name)
+    objects = manifests(loaded, phase, form_of(stack))
+    objects = edit(objects) if edit else objects
+    virtual = next(each for each in objects if each["kind"] == "VirtualService")
+    known = journal.changes(journal.read(state.journal))
+    http, arms = virtual["spec"]["http"], list(loaded.experiment.deployed(phase))
+    applied = journal.Applied(
+        1 + max((each.sequence for each in known), default=0), phase.name, now_us(), by, http, arms
+    )
+    journal.append(state.journal, applied)
+    with watch.lock if watch else contextlib.nullcontext():
+        if loaded.experiment.attach:
+            set_routes(cluster, stack, loaded, http, watch)
+        else:
+            _apply(cluster, loaded, objects, watch)
+    effective = _await(cluster, stack, loaded, (phase.name, http), applied.sequence)
+    journal.append(state.journal, effective)
+    if not loaded.experiment.attach:
+        with watch.lock if watch else contextlib.nullcontext():
+            _remove_rest(cluster, loaded, stack, objects, watch)
+    return journal.Change(applied.sequence, phase.name, applied.at_us, effective.at_us, by, http, arms)
+
+
+def virtual_service_of(stack: StackInfo, loaded: Loaded) -> Json:
+    """What names the VirtualService of an experiment."""
+    version = stack.cluster.istio if stack.cluster else ""
+    metadata = {"name": loaded.experiment.service, "namespace": loaded.experiment.namespace}
+    return {"apiVersion": version, "kind": "VirtualService", "metadata": metadata}
+
+
+def routes_of(cluster: Cluster, stack: StackInfo, loaded: Loaded) -> list[Json]:
+    """The routes that are live.
+
+    Raises:
+        StackError: there is no such VirtualService.
+    """
+    named = virtual_service_of(stack, loaded)
+    found = get(cluster, named)
+    if found is None:
+        raise StackError(
+            f"{cluster}: {name_of(named)} is not in namespace {loaded.experiment.namespace}; create it first."
+        )
+    routes: list[Json] = (found.get("spec") or {}).get("http") or []
+    return routes
+
+
+def set_routes(
+    cluster: Cluster, stack: StackInfo, loaded: Loaded, http: Sequence[Json], watch: Watch | None = None
+) -> None:
+    """Give a VirtualService other routes, and leave its hosts, gateways, labels and owners as they are."""
+    changed = merge(cluster, virtual_service_of(stack, loaded), {"spec": {"http": list(http)}})
+    if watch:
+        watch.ours({**changed, "kind": "VirtualService"})
+
+
+def form_of(stack: StackInfo) -> Form:
+    """How the objects of a stack were written."""
+    if stack.cluster is None:
+        raise StackError(f"{stack.experiment.get('name')}: its stack stands on no cluster.")
+    profile: Profile = "tutorial" if stack.cluster.profile == "tutorial" else "hardened"
+    return Form(profile, stack.cluster.model_root, istio_api=stack.cluster.istio)
+
+
+def _apply(cluster: Cluster, loaded: Loaded, objects: Sequence[Json], watch: Watch | None) -> None:
+    """Apply what is not yet as a phase states it, the route last; Namespace and Gateway stay as they are."""
+    others = [each for each in objects if each["kind"] not in {"VirtualService", "Namespace", "Gateway"}]
+    first = [each for each in others if ownership.differs(cluster, each)]
+    _apply_part(cluster, loaded, first, watch)
+    if first:
+        await_ready(cluster, objects, _READY_WITHIN_S, lambda _: None)
+    _apply_part(cluster, loaded, [each for each in objects if each["kind"] == "VirtualService"], watch)
+
+
+def _apply_part(cluster: Cluster, loaded: Loaded, part: Sequence[Json], watch: Watch | None) -> None:
+    for applied in ownership.apply_all(cluster, loaded.experiment, part, lambda _: None, force=True):
+        if watch:
+            watch.ours(applied)
+
+
+def _await(
+    cluster: Cluster, stack: StackInfo, loaded: Loaded, routing: tuple[str, list[Json]], sequence: int
+) -> journal.Effective:
+    """When the routing was seen; without a header to see it by, after a bounded time that is all transition."""
+    phase, http = routing
+    if not effect.tells(http, phase):
+        time.sleep(effect.BLIND_S)
+        return journal.Effective(sequence, now_us(), 0, seen=False)
+    selector = stack.cluster.selector if stack.cluster else {}
+    with effect.eyes(cluster, stack.gateway_url, selector, GATEWAY_PORT) as seen_by:
+        effect.await_effective(loaded.experiment, phase, seen_by, {})
+        return journal.Effective(sequence, now_us(), effect.PROBES * len(seen_by.urls))
+
+
+def _remove_rest(
+    cluster: Cluster, loaded: Loaded, stack: StackInfo, objects: Sequence[Json], watch: Watch | None
+) -> None:
+    """Delete what is ours, belongs to another phase, and not to this one."""
+    wanted = {name_of(each) for each in objects}
+    for phase in loaded.experiment.phases:
+        for each in manifests(loaded, phase, form_of(stack)):
+            if name_of(each) in wanted or each["kind"] == "Namespace":
+                continue
+            wanted.add(name_of(each))
+            found = get(cluster, each)
+            if found is not None and ownership.is_ours(found, loaded.experiment):
+                if watch:
+                    watch.gone(each["kind"], each["metadata"]["name"])
+                delete(cluster, {**each, "metadata": found["metadata"]})

@@ -1,0 +1,1 @@
+"""Mistakes that can be seen in the objects themselves, before any traffic."""

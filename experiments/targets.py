@@ -1,0 +1,155 @@
+"""Where an experiment runs: on this machine's embedded stack, or on a cluster; the conductor asks both the same."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from deploy.embedded import stack as embedded
+from deploy.embedded.faults import NO_FAULTS, Faults
+from experiments.core import journal
+from experiments.core.errors import StackError
+from experiments.core.home import stack_dir
+from experiments.core.reading import Loaded
+from experiments.core.stack import StackDir, StackInfo
+from experiments.progress import Narrator
+
+if TYPE_CHECKING:
+    from deploy.cluster.foreign import Watch
+    from deploy.cluster.stack import Wanted
+
+Manifests = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """What a self-test does to a stack behind the experiment's back."""
+
+    faults: Faults = NO_FAULTS
+    edit: Callable[[Manifests], Manifests] | None = None
+
+
+class Target(Protocol):
+    """What a run needs of a place where stacks live."""
+
+    def reserved(self, loaded: Loaded) -> AbstractContextManager[None]:
+        """Have the routes of an experiment for oneself; raises StackError where another run has them."""
+
+    def stack(
+        self, loaded: Loaded, tampering: Tampering | None, narrator: Narrator
+    ) -> AbstractContextManager[StackInfo]:
+        """The stack: one that is up already is used and left, else one of our own, taken down at the end."""
+
+    def route(self, name: str, phase: str, edit: Callable[[Manifests], Manifests] | None) -> journal.Change:
+        """Put the routing of a phase in force."""
+
+    def trouble(self, name: str) -> str | None:
+        """What is wrong with the stack under the load, in a sentence."""
+
+
+_BY = "experiments run"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """This machine: real Envoy before one serving process for each arm."""
+
+    def reserved(self, loaded: Loaded) -> AbstractContextManager[None]:
+        """See Target."""
+        return embedded.reserved(loaded.experiment.name)
+
+    @contextlib.contextmanager
+    def stack(self, loaded: Loaded, tampering: Tampering | None, narrator: Narrator) -> Iterator[StackInfo]:
+        """See Target."""
+        name, given = loaded.experiment.name, tampering or Tampering()
+        if loaded.experiment.attach:
+            raise StackError(f"{name}: attach is for stacks of others on a cluster; add --target kubernetes.")
+        if embedded.is_up(name):
+            if tampering:
+                raise StackError(
+                    f"{name}: its stack is up; a self-test needs its own; run: python -m deploy down {name}"
+                )
+            narrator.say(f"using the stack of {name} that is up; it will stay up")
+            yield embedded.up(loaded, progress=narrator.say)
+            return
+        try:
+            yield embedded.up(
+                loaded, faults=given.faults, edit=given.edit, owner_pid=os.getpid(), progress=narrator.say
+            )
+        finally:
+            embedded.down(name, progress=narrator.say)
+
+    def route(self, name: str, phase: str, edit: Callable[[Manifests], Manifests] | None) -> journal.Change:
+        """See Target."""
+        return embedded.route(name, phase, edit=edit, by=_BY)
+
+    def trouble(self, name: str) -> str | None:
+        """See Target."""
+        return embedded.trouble(name)
+
+
+@dataclass
+class Kubernetes:
+    """A cluster with Istio, by a context that the user chose."""
+
+    wanted: "Wanted"
+    _watch: "Watch | None" = field(default=None, repr=False)
+
+    @contextlib.contextmanager
+    def reserved(self, loaded: Loaded) -> Iterator[None]:
+        """See Target; a Lease in the cluster keeps runs from other machines away too."""
+        with embedded.reserved(loaded.experiment.name):
+            yield
+
+    @contextlib.contextmanager
+    def stack(self, loaded: Loaded, tampering: Tampering | None, narrator: Narrator) -> Iterator[StackInfo]:
+        """See Target. What others change meanwhile goes to the journal."""
+        from deploy.cluster import foreign, lease, stack
+        from deploy.cluster.client import connect
+
+        given = tampering or Tampering()
+        if given.faults != NO_FAULTS:
+            raise StackError("faults of serving processes are the embedded target's; a cluster's pods are not ours.")
+        cluster = connect(self.wanted.context)
+        with self._standing(loaded, given, narrator) as info, contextlib.ExitStack() as held:
+            held.enter_context(lease.leased(cluster, loaded.experiment))
+            url = held.enter_context(stack.gateway(cluster, info))
+            book = StackDir(stack_dir(loaded.experiment.name)).journal
+            api = info.cluster.istio if info.cluster else ""
+            self._watch = held.enter_context(
+                foreign.watching(cluster, loaded.experiment.namespace, api, lambda entry: _note(entry, book, narrator))
+            )
+            yield msgspec.structs.replace(info, gateway_url=url)
+
+    @contextlib.contextmanager
+    def _standing(self, loaded: Loaded, given: Tampering, narrator: Narrator) -> Iterator[StackInfo]:
+        from deploy.cluster import stack
+
+        name, was_up = loaded.experiment.name, stack.is_up(loaded.experiment.name)
+        before = stack.routing(name) if was_up else None
+        if was_up:
+            narrator.say(f"using the stack of {name} that is up; it will stay up")
+        try:
+            yield stack.up(loaded, self.wanted, edit=given.edit, progress=narrator.say)
+        finally:
+            stack.leave(loaded, self.wanted.context, before, narrator.say)
+
+    def route(self, name: str, phase: str, edit: Callable[[Manifests], Manifests] | None) -> journal.Change:
+        """See Target."""
+        from deploy.cluster import stack
+
+        return stack.route(name, phase, edit=edit, by=_BY, watch=self._watch)
+
+    def trouble(self, name: str) -> str | None:  # noqa: ARG002 - what a cluster heals by itself is no trouble of ours
+        """See Target. A pod that dies is evidence, not trouble: the cluster replaces it."""
+        return None
+
+
+def _note(entry: journal.Foreign, book: Path, narrator: Narrator) -> None:
+    journal.append(book, entry)
+    narrator.say(f"somebody else: {entry.what}, by {entry.by}")

@@ -1,0 +1,310 @@
+"""`python -m deploy … --target kubernetes` on a real API server with a real Istio."""
+
+import copy
+import json
+import os
+
+import pytest
+from plane import api
+from plane.faulty import RESET, Fault, faulty
+from plane.mesh import serving
+from plane.objects import pods
+from plane.waiting import until
+from ruamel.yaml import YAML
+
+from deploy import models as provisioning
+from deploy.cluster import live, stack
+from deploy.cluster.client import connect
+from deploy.cluster.foreign import watching
+from deploy.cluster.refusals import ApiError
+from deploy.cluster.stack import Wanted
+from deploy.lint.checking import check
+from experiments.core import reading
+from experiments.core.children import end
+from experiments.core.errors import StackError
+from experiments.core.home import CHECKOUT, stack_dir
+from experiments.core.records import read_references
+from experiments.core.stack import StackDir, read_stack
+
+pytestmark = [pytest.mark.slow, pytest.mark.mesh]
+
+NAMESPACE = "tf-serving"
+NAME = "digits-classifier"
+VIRTUAL = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "digits-classifier", "namespace": NAMESPACE},
+}
+FOREIGN = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "somebody-elses", "namespace": NAMESPACE},
+    "data": {"precious": "yes"},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, models):
+    made = tmp_path_factory.mktemp("home")
+    (made / "models").symlink_to(models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLITPROOF_HOME", str(made))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def digits(mesh, home):  # noqa: ARG001 - it sets SPLITPROOF_HOME
+    """The experiment whose pods are our serving processes, for the module."""
+    loaded = reading.load("digits")
+    found = provisioning.ensure(loaded, lambda _: None)
+    rule = serving(loaded.experiment.model, {arm: model.base_path for arm, model in found.items()})
+    mesh.kubelet.rules.insert(0, rule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(mesh.kubeconfig))
+        yield loaded
+    mesh.kubelet.rules.remove(rule)
+
+
+def test_down_next_to_what_others_own_leaves_it(mesh, digits):  # noqa: ARG001 - its pods are our processes
+    """First of all, since two stacks whose gateways take every host would be in each other's way."""
+    loaded = reading.load("digits", ["namespace=neighbourhood"])
+    foreign = {**FOREIGN, "metadata": {"name": "somebody-elses", "namespace": "neighbourhood"}}
+    theirs = {  # was there before us, under a name that we use too
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "small-configs", "namespace": "neighbourhood"},
+        "data": {"MORE": "theirs"},
+    }
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "neighbourhood"}}
+    with mesh.inside():
+        for each in (space, foreign, theirs):
+            api.apply(mesh.api, each, manager="somebody")
+        stack.up(loaded, Wanted(gateway=mesh.gateway_url))
+        assert stack.down("digits", None, None)
+        assert api.get(mesh.api, foreign)["data"] == {"precious": "yes"}
+        assert api.get(mesh.api, theirs)["data"]["MORE"] == "theirs"
+        assert api.get(mesh.api, space)
+        for kind in ("Deployment", "ReplicaSet"):
+            assert api.listed(mesh.api, "apps/v1", kind, "neighbourhood") == []
+        assert not stack_dir("digits").exists()
+
+
+@pytest.fixture(scope="module")
+def up(mesh, digits):
+    """The stack of digits, up for the module; tests leave it up and in phase `split`."""
+    with mesh.inside():
+        wanted = Wanted(gateway=mesh.gateway_url)
+        stack.up(digits, wanted)
+        stack.route("digits", "split")
+        yield wanted
+        stack.down("digits", None, None)
+
+
+def ours(mesh):
+    """Every object that carries our labels."""
+    kinds = [("v1", "ConfigMap"), ("v1", "Service"), ("apps/v1", "Deployment")]
+    kinds += [("networking.istio.io/v1", kind) for kind in ("Gateway", "DestinationRule", "VirtualService")]
+    label = "app.kubernetes.io/managed-by=splitproof"
+    return [each for version, kind in kinds for each in api.listed(mesh.api, version, kind, NAMESPACE, label)]
+
+
+def marks(found):
+    """What must not change when nothing is to be changed: generations, and what our field manager owns."""
+    entries = [entry for entry in found["metadata"]["managedFields"] if entry["manager"] == "splitproof"]
+    return found["kind"], found["metadata"]["name"], found["metadata"].get("generation"), entries
+
+
+def test_up_asks_every_pod_and_puts_the_first_route_in_force(mesh, up):  # noqa: ARG001
+    info = read_stack("digits")
+    assert info.target == "kubernetes"
+    assert {pod.arm for pod in info.pods} == {"small", "large"}
+    references = read_references(StackDir(stack_dir("digits")))
+    assert references.problems == []
+    direct = [answer for each in references.payloads.values() for arm in each.arms.values() for answer in arm.direct]
+    assert len(direct) == 120
+    assert all(answer.matches for answer in direct)
+
+
+def test_up_again_changes_nothing(mesh, digits, up):
+    with mesh.inside():
+        before = [marks(each) for each in ours(mesh)]
+        stack.up(digits, up)
+        after = [marks(each) for each in ours(mesh)]
+    assert len(before) >= 8
+    assert after == before
+
+
+def test_a_field_of_somebody_else_is_a_conflict_with_its_owner_until_it_is_taken_over(mesh, digits, up):
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "digits-classifier", "namespace": NAMESPACE}}
+    with mesh.inside():
+        changed = api.get(mesh.api, service)["spec"]["ports"]
+        changed[1]["appProtocol"] = "tcp"
+        api.apply(mesh.api, {**service, "spec": {"ports": changed}}, manager="somebody", force=True)
+        with pytest.raises(ApiError, match=r"spec\.ports.*somebody.*--force-conflicts takes them over"):
+            stack.up(digits, up)
+        assert any("Service digits-classifier" in line and "somebody" in line for line in stack.status("digits").drift)
+        stack.up(digits, Wanted(gateway=up.gateway, force=True))
+        assert stack.status("digits").drift == ()
+
+
+def test_lint_reads_what_is_there_now(mesh, up):
+    with mesh.inside():
+        found = live.objects(connect(), NAMESPACE)
+        assert {"VirtualService", "DestinationRule", "Gateway", "Deployment", "Pod"} <= {each["kind"] for each in found}
+        assert check(found).findings == []
+        gateway = {**VIRTUAL, "kind": "Gateway", "metadata": {"name": f"{NAME}-gateway", "namespace": NAMESPACE}}
+        api.patch(mesh.api, gateway, {"spec": {"selector": {"istio": "nobody"}}})
+        assert "SP106" in {each.code for each in check(live.objects(connect(), NAMESPACE)).findings}
+        stack.up(reading.load("digits"), Wanted(gateway=up.gateway, force=True))
+
+
+def test_drift_names_the_object_the_field_and_who_changed_it(mesh, up):  # noqa: ARG001
+    with mesh.inside():
+        before = api.get(mesh.api, VIRTUAL)["spec"]["http"]
+        changed = copy.deepcopy(before)
+        changed[0]["route"][0]["weight"], changed[0]["route"][1]["weight"] = 10, 90
+        api.patch(mesh.api, VIRTUAL, {"spec": {"http": changed}})
+        (line,) = stack.status("digits").drift
+        assert line.startswith("VirtualService digits-classifier: spec.http[0].route[0].weight")
+        stack.route("digits", "split")
+        assert stack.status("digits").drift == ()
+
+
+def test_contexts_are_chosen_by_the_user_alone(mesh, tmp_path, monkeypatch):
+    document = json.loads(mesh.kubeconfig.read_text())
+    document["contexts"].append({"name": "production", "context": {"cluster": "mesh", "user": "admin"}})
+    several = tmp_path / "several"
+    several.write_text(json.dumps(document))
+    monkeypatch.setenv("KUBECONFIG", str(several))
+    with pytest.raises(StackError, match=r"has 2 contexts \(mesh, production\); choose one with --context"):
+        connect()
+    with pytest.raises(StackError, match="--context prod: is not in the kubeconfig, which has: mesh, production"):
+        connect("prod")
+    assert connect("production").context == "production"
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    with pytest.raises(StackError, match="no kubeconfig to use"):
+        connect()
+
+
+def test_what_keeps_pods_from_being_ready_is_said(mesh, digits, up):
+    said = []
+    with mesh.inside():
+        (pod,) = pods(mesh, NAMESPACE, "version=large")
+        end(mesh.kubelet.process_of(pod["metadata"]["name"]), 2)
+        until(lambda: stack.status("digits").pods and not all(ready for *_, ready in stack.status("digits").pods),
+              "the pod to be unready", 20)  # fmt: skip
+        waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}
+        statuses = [{**each, **waiting} for each in pod["status"]["containerStatuses"]]
+        api.patch(mesh.api, pod, {"status": {"containerStatuses": statuses}}, "status")
+        with pytest.raises(StackError, match=r"waited 2 s in vain for Deployment digits-classifier-large: 0 of 1 pods"):
+            stack.up(digits, Wanted(gateway=up.gateway, within_s=2), progress=said.append)
+        assert any("ImagePullBackOff: Back-off pulling image" in line for line in said), said
+        api.delete(mesh.api, pod)
+        stack.up(digits, up)
+
+
+def action_route():
+    stack.route("digits", "split")
+
+
+def action_status():
+    stack.status("digits")
+
+
+# What meets which request, and whether it is retried (None) or told in a sentence.
+FAULTS = {
+    "401": (action_route, Fault("PATCH .*virtualservices", 401, 9), "credentials .401"),
+    "403 patch": (
+        action_route,
+        Fault("PATCH .*virtualservices", 403, 9),
+        "forbids to patch virtualservices.networking.istio.io digits-classifier in namespace .*403.*grant the verb",
+    ),
+    "403 get": (action_route, Fault("GET .*deployments/", 403, 9), "grant the verb 'get' on 'deployments.apps'"),
+    "403 list": (action_status, Fault("GET .*/pods", 403, 9), "grant the verb 'list' on 'pods'"),
+    "404 kind": (action_route, Fault("GET /apis/networking.istio.io/v1 ?$", 404, 9), "Istio is not installed there"),
+    "404 patch": (action_route, Fault("PATCH .*virtualservices", 404, 9), "there is none .404"),
+    "409": (action_route, Fault("PATCH .*virtualservices", 409, 9), "refuses to patch .* .409.: injected Conflict"),
+    "422": (action_route, Fault("PATCH .*virtualservices", 422, 9), "as invalid .422.: injected"),
+    "429": (action_route, Fault("PATCH .*virtualservices", 429, 2, retry_after="1"), None),
+    "500": (action_route, Fault("PATCH .*virtualservices", 500, 2), None),
+    "503": (action_route, Fault("GET .*virtualservices", 503, 2), None),
+    "503 for ever": (action_status, Fault("GET .*/pods", 503, 99), "failed to list pods in namespace .* .503."),
+    "reset": (action_route, Fault("PATCH .*virtualservices", RESET, 2), None),
+    "reset for ever": (action_status, Fault("GET .*/pods", RESET, 99), "no answer to list pods in namespace"),
+    "403 forward": (action_route, Fault("GET .*istio-system/pods/.*/portforward", 403, 9), None),  # the front door
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_api_is_retried_or_told_and_the_next_time_it_works(mesh, up, tmp_path, monkeypatch, name):  # noqa: ARG001
+    action, fault, sentence = FAULTS[name]
+    with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside():
+        through(between, mesh, tmp_path, monkeypatch)
+        between.faults.append(Fault(fault.pattern, fault.status, fault.times, fault.retry_after))
+        if sentence is None:
+            action()
+        else:
+            with pytest.raises(StackError, match=sentence) as told:
+                action()
+            assert "\n" not in str(told.value)
+        assert between.faults[0].answered >= min(fault.times, 1), between.seen
+        between.faults.clear()
+        action()
+
+
+def through(between, mesh, tmp_path, monkeypatch):
+    """Let our commands reach the API server through the way that fails on demand; the stack is where it was."""
+    document = json.loads(mesh.kubeconfig.read_text())
+    document["clusters"][0]["cluster"] = {"server": between.url}
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(document))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setattr(stack, "connected", lambda name: (connect(), read_stack(name)))
+
+
+def test_a_watch_that_ends_with_410_misses_no_change(mesh, up, tmp_path, monkeypatch):  # noqa: ARG001
+    heard = []
+    with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside():
+        through(between, mesh, tmp_path, monkeypatch)
+        between.faults.append(Fault("GET .*virtualservices.*watch=true", 410, 1, event=True))
+        with watching(connect(), NAMESPACE, "networking.istio.io/v1", heard.append) as watch:
+            until(lambda: between.faults[0].answered, "the watch to be ended", 10)
+            edited = api.get(mesh.api, VIRTUAL)["spec"]["http"]
+            edited[0]["route"][0]["weight"], edited[0]["route"][1]["weight"] = 55, 45
+            api.apply(mesh.api, {**VIRTUAL, "spec": {"http": edited, "hosts": ["*"]}}, manager="somebody", force=True)
+            until(lambda: heard, "the change to be heard of", 15)
+        assert any("410" in each for each in watch.troubles)
+        assert heard[0].by == "somebody"
+        assert "weights now small 55/large 45" in heard[0].what
+        stack.route("digits", "split")
+
+
+def test_the_roles_that_we_ship_suffice(mesh, digits, up, tmp_path, monkeypatch):
+    """As the deployer's ServiceAccount on real RBAC: everything works; as the viewer's, reading alone."""
+    with mesh.inside():
+        for name in ("deployer", "viewer"):
+            for each in YAML(typ="safe").load_all((CHECKOUT / "deploy" / "rbac" / f"{name}.yaml").read_text()):
+                api.apply(mesh.api, each)
+        as_account(mesh, "splitproof-deployer", tmp_path, monkeypatch)
+        stack.up(digits, up)
+        stack.route("digits", "focused")
+        stack.route("digits", "split")
+        assert stack.status("digits").drift == ()
+        as_account(mesh, "splitproof-viewer", tmp_path, monkeypatch)
+        assert stack.status("digits").drift == ()
+        with pytest.raises(ApiError, match="grant the verb 'patch' on 'virtualservices"):
+            stack.route("digits", "focused")
+        monkeypatch.undo()
+        os.environ["KUBECONFIG"] = str(mesh.kubeconfig)
+        stack.route("digits", "split")
+
+
+def as_account(mesh, account, tmp_path, monkeypatch):
+    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 900}}
+    token = api.request(mesh.api, "POST", path, body)["status"]["token"]
+    document = json.loads(mesh.kubeconfig.read_text())
+    document["users"][0]["user"] = {"token": token}
+    path = tmp_path / account
+    path.write_text(json.dumps(document))
+    monkeypatch.setenv("KUBECONFIG", str(path))

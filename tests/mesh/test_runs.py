@@ -1,0 +1,165 @@
+"""`python -m experiments run --target kubernetes`: whole runs through a real Istio."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+from plane import api
+from plane.mesh import serving
+from plane.objects import apply_all, remove_all, rendered
+from plane.processes import environment
+from plane.waiting import until
+
+from deploy import models as provisioning
+from experiments.core import reading, records
+from experiments.core.home import CHECKOUT
+
+pytestmark = [pytest.mark.slow, pytest.mark.mesh]
+
+SHORT = (
+    "--set", "load.warmup=1s", "--set", "phases.0.for=3s", "--set", "phases.1.for=10s", "--set", "phases.2.for=3s",
+    "--set", "claims.latency={p50: {margin: +900%, required: false}}",
+)  # fmt: skip
+VIRTUAL = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "digits-classifier", "namespace": "tf-serving"},
+}
+
+
+@dataclass
+class Runner:
+    """Runs of digits on a mesh whose pods are our serving processes."""
+
+    mesh: object
+    folder: object
+    models: dict
+
+    def start(self, *options):
+        with self.mesh.inside():
+            return subprocess.Popen(
+                [sys.executable, "-m", "experiments", "run", "digits", "--target", "kubernetes", *SHORT, *options,
+                 "--gateway", self.mesh.gateway_url, "--runs", str(self.folder / "runs")],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT,
+                env={**environment(self.mesh.place), "SPLITPROOF_HOME": str(self.folder / "home")},
+            )  # fmt: skip
+
+    def finish(self, process):
+        out, err = process.communicate(timeout=170)
+        found = sorted((self.folder / "runs").glob("*/*"), key=lambda path: path.name)
+        assert found, err
+        path = found[-1] / "report.json"
+        return process.returncode, json.loads(path.read_text()) if path.exists() else None, out + err, found[-1]
+
+    def run(self, *options):
+        return self.finish(self.start(*options))
+
+    def await_phase(self, name, rows=200):
+        """Wait until a run has recorded that many requests in a phase."""
+
+        def reached():
+            shards = [path for path in (self.folder / "runs").glob("*/*/requests-*.jsonl") if path.stat().st_size]
+            read = [row.route or "" for path in shards for row in records.read_shard(path).rows]
+            return sum(route.startswith(f"{name}/") for route in read) >= rows
+
+        until(reached, f"{rows} requests in phase {name}", 150)
+
+
+@pytest.fixture
+def runner(mesh, tmp_path, models, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "models").symlink_to(models)
+    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path / "home"))
+    loaded = reading.load("digits")
+    found = {arm: model.base_path for arm, model in provisioning.ensure(loaded, lambda _: None).items()}
+    rule = serving(loaded.experiment.model, found)
+    mesh.kubelet.rules.insert(0, rule)
+    yield Runner(mesh, tmp_path, found)
+    mesh.kubelet.rules.remove(rule)
+
+
+def required(report):
+    return {claim["state"] for claim in report["claims"] if claim["required"]}
+
+
+def checks(report):
+    return {check["name"]: check for check in report["checks"]}
+
+
+def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, runner):
+    code, report, text, run = runner.run()
+    assert code in (0, 3), text
+    assert required(report) <= {"shown", "undecided"}
+    judged = report["records"]["judged"]
+    assert judged > 1000
+    assert checks(report)["answers attributed"]["sentence"] == f"all {judged:,} successful answers name their arm."
+    assert checks(report)["route header agrees"]["sentence"] == f"{judged:,} route headers agree with the outputs."
+    shares = records.read_info(records.RunDir(run)).expectations["split"]["everyone"]["shares"]
+    assert shares == pytest.approx({"small": 0.7, "large": 0.3})
+    with mesh.inside():
+        for version, kind in (("apps/v1", "Deployment"), ("v1", "Service"), ("networking.istio.io/v1", "Gateway")):
+            assert api.listed(mesh.api, version, kind, "tf-serving") == []
+        assert api.listed(mesh.api, "coordination.k8s.io/v1", "Lease", "tf-serving") == []
+
+
+def test_weights_that_somebody_edits_under_the_run_are_found_and_their_editor_named(mesh, runner):
+    process = runner.start("--set", "phases.1.for=15s")
+    runner.await_phase("split")
+    with mesh.inside():
+        http = api.get(mesh.api, VIRTUAL)["spec"]["http"]
+        http[0]["route"][0]["weight"], http[0]["route"][1]["weight"] = 30, 70
+        api.apply(mesh.api, {**VIRTUAL, "spec": {"http": http}}, manager="kubectl-edit", force=True)
+    edited_us = time.time_ns() // 1000
+    code, report, text, run = runner.finish(process)
+    assert code in (1, 4), text
+    told = checks(report)["nobody else changed routes"]
+    assert not told["ok"]
+    assert "(weights now small 30/large 70) by kubectl-edit" in told["sentence"]
+    (line,) = [each for each in (run / "journal.jsonl").read_text().splitlines() if '"foreign"' in each]
+    rows = [row for path in records.RunDir(run).shards() for row in records.read_shard(path).rows]
+    assert sum(edited_us <= row.start_us <= json.loads(line)["at_us"] for row in rows) < 300
+
+
+def test_an_attached_run_changes_routes_only_and_puts_them_back(mesh, runner):
+    """The stack is somebody else's: applied by hand, without our labels, with a VirtualService of its owner."""
+    theirs = [unlabelled(each) for each in rendered(mesh, "digits", "--profile", "tutorial")]
+    apply_all(mesh, theirs)
+    try:
+        with mesh.inside():
+            before = {each["kind"]: api.get(mesh.api, each) for each in theirs}
+        code, report, text, _ = runner.run("--set", "attach=true")
+        assert code in (0, 3), text
+        assert required(report) <= {"shown", "undecided"}
+        with mesh.inside():
+            after = {each["kind"]: api.get(mesh.api, each) for each in theirs}
+            assert api.listed(mesh.api, "v1", "ConfigMap", "tf-serving", "app.kubernetes.io/managed-by") == []
+        assert after["VirtualService"]["spec"] == before["VirtualService"]["spec"]
+        for kind in ("Deployment", "Service", "DestinationRule", "Gateway", "ConfigMap"):
+            assert after[kind]["metadata"].get("generation") == before[kind]["metadata"].get("generation")
+            assert after[kind]["metadata"]["uid"] == before[kind]["metadata"]["uid"]
+    finally:
+        remove_all(mesh, theirs)
+
+
+def unlabelled(manifest):
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "labels"}
+    given = manifest["metadata"].get("labels", {})
+    labels = {name: value for name, value in given.items() if "kubernetes.io" not in name}
+    return {**manifest, "metadata": {**metadata, **({"labels": labels} if labels else {})}}
+
+
+def test_a_canary_that_fails_is_stopped_by_the_brake(mesh, runner):
+    mesh.kubelet.rules.insert(0, serving("digits_classifier", runner.models, {"large": ["--failure-rate", "0.5"]}))
+    try:
+        began = time.monotonic()
+        code, _, text, run = runner.run("--set", "abort_if={errors: 20%}", "--set", "phases.1.for=60s")
+        assert code in (1, 4), text
+        assert time.monotonic() - began < 120
+        ended = records.read_info(records.RunDir(run)).ended
+        assert re.search(r"aborted: \d+ of the last \d+ requests to large failed; abort_if.errors is 0.2", ended.detail)
+    finally:
+        mesh.kubelet.rules.pop(0)
