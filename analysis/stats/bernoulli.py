@@ -48,7 +48,16 @@ def observe(n: float, hits: float, zero_weight: float = ZERO_WEIGHT) -> Rate:
 
 
 def rate_interval(rate: Rate, alpha: float) -> tuple[float, float]:
-    """The confidence sequence of a rate at level 1 − alpha."""
+    """The confidence sequence of a rate at level 1 − alpha: every rate that the mixture has not refuted, as fractions.
+
+    Covers the true rate at all looks together; requests that depend on one another break it, as bursts of failures do.
+
+    Source: Howard, Ramdas, McAuliffe & Sekhon 2021 (arXiv 1810.08240), section 4.1, inverted as a likelihood ratio.
+
+    >>> low, high = rate_interval(observe(1000, 10), 0.05)
+    >>> 0 < low < 0.01 < high < 0.03
+    True
+    """
     return divergence_interval(rate.n, rate.hits, -math.log(alpha) - rate.log_peak)
 
 
@@ -67,7 +76,13 @@ def log_e_difference(first: Rate, second: Rate, difference: float) -> float:
     """The log e-value against `first's rate − second's rate = difference`, whatever the second's rate is.
 
     The product of the arms' e-processes is one, since each request advances only its own arm's; the least favourable
-    common rate is the maximum of the restricted likelihood.
+    common rate is the maximum of the restricted likelihood. Null: just this difference, each arm's requests failing
+    independently; failures in bursts, or an arm chosen by what will fail, break it.
+
+    Source: the restricted maximum is that of Miettinen & Nurminen 1985, Statistics in Medicine 4.
+
+    >>> log_e_difference(observe(100, 50), observe(100, 1), 0.0) > math.log(1e6)
+    True
     """
     low, high = max(0.0, -difference), min(1.0, 1.0 - difference)
     if low >= high:
@@ -105,7 +120,14 @@ def _score(rate: Rate, p: float) -> float:
 
 
 def difference_interval(first: Rate, second: Rate, alpha: float) -> tuple[float, float]:
-    """The confidence sequence of `first's rate − second's rate` at level 1 − alpha; [−1, 1] for an empty arm."""
+    """The confidence sequence of `first's rate − second's rate` at level 1 − alpha; [−1, 1] for an empty arm.
+
+    The differences that `log_e_difference` does not refute, between two roots; assumes what it assumes.
+
+    >>> low, high = difference_interval(observe(250, 0), observe(48, 0), 0.0125)
+    >>> low == -difference_interval(observe(48, 0), observe(250, 0), 0.0125)[1], high < 0.1
+    (True, True)
+    """
     if not (first.n and second.n):
         return -1.0, 1.0
     middle = first.hits / first.n - second.hits / second.n
@@ -121,7 +143,13 @@ def difference_interval(first: Rate, second: Rate, alpha: float) -> tuple[float,
 
 
 def log_e_above(first: Rate, second: Rate, difference: float) -> float:
-    """The log e-value against every `first's rate − second's rate ≤ difference`; the harm is real where it is large."""
+    """The log e-value against every `first's rate − second's rate ≤ difference`; the harm is real where it is large.
+
+    The least favourable one is the difference itself wherever more is observed; assumes what `log_e_difference` does.
+
+    >>> log_e_above(observe(100, 0), observe(100, 0), 0.01) <= 0 < log_e_above(observe(100, 50), observe(100, 1), 0.01)
+    True
+    """
     if not (first.n and second.n) or first.hits / first.n - second.hits / second.n <= difference:
         return min(0.0, first.log_peak + second.log_peak)
     return log_e_difference(first, second, difference)

@@ -26,7 +26,7 @@ def wilson(hits: float, n: float, alpha: float) -> tuple[float, float]:
 
 
 def clopper_pearson(hits: float, n: float, alpha: float) -> tuple[float, float]:
-    """The exact interval of a rate (Clopper & Pearson 1934).
+    """The exact interval of a rate (Clopper & Pearson 1934), at one look: independent trials.
 
     >>> [round(end, 4) for end in clopper_pearson(81, 263, 0.05)]
     [0.2527, 0.3676]
@@ -39,7 +39,7 @@ def clopper_pearson(hits: float, n: float, alpha: float) -> tuple[float, float]:
 
 
 def newcombe(first: tuple[float, float], second: tuple[float, float], alpha: float) -> tuple[float, float]:
-    """The interval of a difference of rates from two Wilson intervals (Newcombe 1998, method 10).
+    """The interval of a difference of rates from two Wilson intervals (Newcombe 1998, method 10): independent trials.
 
     Args:
         first: Hits and trials.

@@ -84,13 +84,28 @@ def log_mean_exp(logs: Sequence[float]) -> float:
 def share_interval(split: Split, arm: int, alpha: float) -> tuple[float, float]:
     """The confidence sequence of one arm's share, the other arms' shares profiled out.
 
-    It covers the true share at all looks together with probability at least 1 − alpha.
+    It covers the true share at all looks together with probability at least 1 − alpha, for requests that are drawn
+    independently; sticky clients break it. Fractions; two roots of the profiled e-process.
+
+    Source: Lindon & Malek 2022 (arXiv 2011.03567); savvi's documented example is reproduced in the tests.
+
+    >>> low, high = share_interval(observe([[700, 300]], [0.7, 0.3], [100.0]), 1, 0.05)
+    >>> low < 0.3 < high
+    True
     """
     return divergence_interval(split.requests, split.counts[arm], -math.log(alpha) - split.log_peak)
 
 
 def log_e_outside(split: Split, arm: int, low: float, high: float) -> float:
-    """The log e-value against every share of one arm in [low, high] at once; at most 0 where the observed one is."""
+    """The log e-value against every share of one arm in [low, high] at once; at most 0 where the observed one is.
+
+    Null: the arm's share lies in the margin, and requests are drawn independently. The least favourable share is the
+    nearest to the observed one, so that no other can be refuted less.
+
+    >>> split = observe([[700, 300]], [0.7, 0.3], [100.0])
+    >>> log_e_outside(split, 1, 0.25, 0.35) <= 0 < log_e_outside(split, 1, 0.0, 0.2)
+    True
+    """
     total, count = split.requests, split.counts[arm]
     if total == 0:
         return 0.0
