@@ -22,6 +22,7 @@ def cell(n, arm, phase="split", *, cohort="everyone", outcome=OK, window=0, peri
         "reason": "" if answered else "no output",
         "outcome": outcome,
         "stale": 0,
+        "over": 0,
         "bin": int(bin_of([LATENCY_US])[0]),
         "n": n,
         "latency_us": n * LATENCY_US,

@@ -56,8 +56,19 @@ def test_status_and_down_with_nothing_up_say_so_and_are_no_error(run):
 
 @pytest.mark.parametrize("words", [("up", "digits"), ("status",), ("down", "digits"), ("route", "digits", "split")])
 def test_other_targets_are_refused_clearly(run, words):
-    said = "--target kubernetes: must be embedded, the only target of this version; leave it out.\n"
-    assert run(*words, "--target", "kubernetes") == (2, "", said)
+    code, out, err = run(*words, "--target", "swarm")
+    assert (code, out) == (2, "")
+    assert "'--target': 'swarm' is not one of 'embedded', 'kubernetes'" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("up", "digits"), ("down", "digits")])
+def test_a_cluster_without_a_kubeconfig_is_one_clear_line(run, monkeypatch, tmp_path, words):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    code, out, err = run(*words, "--target", "kubernetes")
+    assert (code, out) == (2, "")
+    assert err.startswith("no kubeconfig to use: ")
+    assert err.count("\n") == 1
 
 
 def test_a_route_without_a_stack_is_one_clear_line(run):

@@ -29,7 +29,7 @@ class Page:
     def __init__(self) -> None:
         self.app = flask.Flask("page")
         self.template_args = {}
-        locust = flask.Blueprint("locust", "locust", url_prefix="/base")
+        locust = flask.Blueprint("locust", __name__, url_prefix="/base")
         locust.add_url_rule("/", "index", lambda: "<html><body><div id=root></div></body></html>")
         locust.add_url_rule("/other", "other", lambda: "<html><body></body></html>")
         self.app.register_blueprint(locust)
