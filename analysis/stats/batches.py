@@ -23,6 +23,7 @@ ENDLESS = 0.95
 _FEWEST_GROUPS = {True: 4, False: 3}
 _FEW = 20
 _CLUSTER_LEVEL = {True: 0.1, False: 0.3}
+_CLEAR_LEVEL = 0.1
 _CLUSTER_LAG = 1.3
 _WANDER_LAG = 1.5
 _LEAST_COMMON = 0.5
@@ -45,8 +46,7 @@ class Weather:
 
         Few batches miss it easily, and a miss errs; a false alarm costs width only.
         """
-        level = _CLUSTER_LEVEL[self.batches >= MANY]
-        return self.index > float(special.chdtri(self.batches - 1, level)) / (self.batches - 1)
+        return self.index > self._limit(_CLUSTER_LEVEL[self.batches >= MANY])
 
     @property
     def clustered(self) -> bool:
@@ -66,9 +66,13 @@ class Weather:
         """The part of the spread that requests of a batch have in common: what wanders. The rest is theirs alone.
 
         At least half, so that little is made of a spread that is hardly larger than single requests'; all of it where
-        batches differ by no more than those.
+        batches do not clearly (level .1) differ by more than those.
         """
-        return max(1 - 1 / self.index, _LEAST_COMMON) if self.spreads else 1.0
+        return max(1 - 1 / self.index, _LEAST_COMMON) if self.index > self._limit(_CLEAR_LEVEL) else 1.0
+
+    def _limit(self, level: float) -> float:
+        """The index that independent requests exceed with this probability."""
+        return float(special.chdtri(self.batches - 1, level)) / (self.batches - 1)
 
     @property
     def persistence(self) -> float:

@@ -78,6 +78,9 @@ CELLS = (
     Cell(20, 60, 3, 0.95, "iid", measure="limit"),
     Cell(20, 60, 3, 0.95, "per-arm", 0.9, measure="limit"),
     Cell(20, 60, 3, 0.95, "per-arm", 0.99, 0.3, measure="limit"),
+    Cell(3.5, 21, 3, 0.5, "per-arm", 0.9),
+    Cell(3.5, 21, 3, 0.5, "per-arm", 0.99),
+    Cell(3.5, 21, 3, 0.5, "per-arm", 0.99, 0.3),
 )
 
 LONG = (
