@@ -65,4 +65,4 @@ def _breaches(rows: list[Row], rule: AbortIf) -> Iterator[str]:
             worst = sorted(row.latency_us for row in own)[math.ceil(0.99 * len(own)) - 1] / 1e6
             if worst > rule.p99:
                 limit = f"abort_if.p99 is {rule.p99:.3g} s"
-            yield f"p99 of the last {len(own)} requests to {name} is {worst:.3g} s; {limit}"
+                yield f"p99 of the last {len(own)} requests to {name} is {worst:.3g} s; {limit}"

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from yaml import YAMLError
 
 from deploy.cluster.refusals import GONE, RETRIED, ApiError, Asked, refusal, unreachable
 from experiments.core.errors import StackError
@@ -26,6 +27,8 @@ _TIMEOUT_S = (5.0, 30.0)
 _ATTEMPTS = 6
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
+_UNREADABLE = (config.ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError)
+"""What the library raises for files that are no kubeconfig, or half of one."""
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -57,7 +60,7 @@ def connect(context: str | None = None) -> Cluster:
         api = config.new_client_from_config(
             config_file=_kubeconfig(), context=chosen, client_configuration=settings, persist_config=False
         )
-    except (config.ConfigException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise StackError(
             f"context {chosen}: cannot be used: {' '.join(str(error).split())}; mend the kubeconfig."
         ) from error
@@ -87,7 +90,7 @@ def _choose(context: str | None) -> str:
     """The context to use: never one that the user did not choose where there are several."""
     try:
         found, _ = config.list_kube_config_contexts(config_file=_kubeconfig())
-    except (config.ConfigException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         told = " ".join(str(error).split())
         raise StackError(
             f"no kubeconfig to use: {told}; set KUBECONFIG, or make one with your cluster's tool."

@@ -253,3 +253,12 @@ def test_a_regex_that_envoy_would_refuse_is_refused_with_its_line(write, pattern
 
 def test_a_duration_beyond_all_numbers_is_refused(write):
     assert "must be a duration" in problems_of(write(GOOD.replace("for: 60s", f"for: {'9' * 400}s")))[0]
+
+
+def test_a_rate_above_the_brake_is_refused_with_its_line(write):
+    with pytest.raises(ExperimentError, match=r"mine.yaml:\d+: .*8/s is above max_rate 5/s; lower the one"):
+        reading.load(write(GOOD + "max_rate: 5/s\n"))
+    ramp = re.sub("(?m)^load: .*$", "load: [{arrivals: 1/s..20/s, for: 30s}]", GOOD)
+    with pytest.raises(ExperimentError, match=r"1/s..20/s is above max_rate 10/s"):
+        reading.load(write(ramp + "max_rate: 10/s\n"))
+    assert reading.load(write(GOOD + "max_rate: 480/min\n")).experiment.max_rate == 8.0
