@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from analysis import words
 from analysis.findings import BROKEN, MODEL, SHOWN, UNDECIDED, VOID, Claim, Interval, Latency, Need
+from analysis.stats import distributions
 from analysis.stats.batches import MANY, Weather
 from analysis.stats.bins import middle, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
@@ -387,10 +387,10 @@ def _calm(one: Compared, gate: Trial | None, length: float) -> float:
 
 def _later_need(one: Compared, gate: Trial, alpha: float, rates: Mapping[str, float]) -> Need | None:
     """The data that would decide the claim if the figure stays as it looks: scores grow with the root of the data."""
-    score = float(stats.norm.isf(min(gate.p_above, gate.p_below)))
+    score = distributions.normal_upper(min(gate.p_above, gate.p_below))
     if score <= 0:
         return None
-    multiple = (float(stats.norm.isf(alpha)) / score) ** 2
+    multiple = (distributions.normal_upper(alpha) / score) ** 2
     more = max(multiple - 1, 0.05) * (one.canary.n + one.baseline.n)
     rate = _rate(one, rates)
     return Need(math.ceil(more), more / rate if rate else 0.0)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from analysis import failures
 from analysis.judge import examine
 from analysis.latency import compare
+from analysis.stats import distributions
 from analysis.stats.bins import lower_edge, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
 from analysis.validity import Evidence
@@ -58,7 +58,7 @@ class History:
 
 def lognormal(spread: float = SPREAD) -> Shape:
     """A lognormal latency around 50 ms."""
-    probabilities = stats.norm.cdf(np.linspace(-5, 5, 501))
+    probabilities = distributions.normal_below(np.linspace(-5, 5, 501))
     return Shape(probabilities, math.log(50_000) + np.linspace(-5, 5, 501) * spread)
 
 

@@ -6,12 +6,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from scipy import stats
-
 from analysis.plan.history import newest
 from analysis.plan.model import POWER, Outlook, Plan
 from analysis.plan.power import Chance, comparison, errors_chance, latency_chance, split_chance
 from analysis.plan.setting import Claim, Setting, by_arm, cohorts_of, duration, expected, setting
+from analysis.stats import distributions
 from analysis.stats.exceedances import needed
 from experiments.core import home
 from experiments.core.hypotheses import SHORTEST_BATCH_SECONDS, ErrorsHypothesis, LatencyHypothesis, SplitHypothesis
@@ -121,12 +120,12 @@ def _by_halving(enough: Callable[[float], bool], start: float) -> float | None:
 
 def _by_scores(at: Callable[[float], Chance], here: Setting, start: float, least: float) -> float | None:
     """The same for a simulated test, whose score grows with the root of the data: a few simulations suffice."""
-    critical = float(stats.norm.isf(here.registered.looks[-1].alpha))
-    aim = float(stats.norm.ppf(here.power)) + critical
+    critical = distributions.normal_upper(here.registered.looks[-1].alpha)
+    aim = distributions.normal_quantile(here.power) + critical
     multiple = start
     for _ in range(ROUNDS):
         clear = 0.5 / here.draws
-        seen = float(stats.norm.ppf(min(max(at(multiple).value, clear), 1 - clear))) + critical
+        seen = distributions.normal_quantile(min(max(at(multiple).value, clear), 1 - clear)) + critical
         if seen <= 0:
             multiple *= 4
         else:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from analysis.failures import Arm, Pair
 from analysis.failures import is_shown as errors_shown
 from analysis.plan.history import Past, Shape, lognormal
 from analysis.plan.setting import Setting, by_arm, duration, expected
 from analysis.split import Counts, judge_counts
+from analysis.stats import distributions
 from analysis.stats.bins import bin_of, lower_edge, middle
 from analysis.stats.exceedances import Histogram, needed
 from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
@@ -49,7 +49,7 @@ def sizes(total: float, part: float, nodes: int = NODES) -> list[int]:
     """What a group of a random part of the requests may number: the middles of equally likely slices."""
     if part >= 1 or total * part < 1 or (1 - part) / (total * part) < NARROW**2:
         return [round(total * min(part, 1.0))]
-    return [int(stats.binom.ppf((i + 0.5) / nodes, round(total), part)) for i in range(nodes)]
+    return [distributions.binomial_quantile((i + 0.5) / nodes, round(total), part) for i in range(nodes)]
 
 
 def split_chance(here: Setting, claim: SplitHypothesis, multiple: float) -> Chance:
@@ -85,7 +85,7 @@ def _exact(registered: Hypotheses, claim: SplitHypothesis, n: int, positive: Seq
     if not shown(middle):
         return 0.0
     low, high = (_edge(middle, end, shown) for end in (0, n))
-    return float(stats.binom.cdf(high, n, share) - stats.binom.cdf(low - 1, n, share))
+    return distributions.binomial_at_most(high, n, share) - distributions.binomial_at_most(low - 1, n, share)
 
 
 def _edge(inside: int, end: int, shown: Callable[[int], bool]) -> int:

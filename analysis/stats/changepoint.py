@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
+
+from analysis.stats import distributions
 
 Floats = npt.NDArray[np.float64]
 
@@ -133,7 +135,7 @@ def change_p_value(statistic: float, trim: float = TRIM) -> float:
     if b < 1.5:  # noqa: PLR2004 - below, the approximation is of no use and the chance is near 1
         return 1.0
     tail = (b - 1 / b) * math.log(((1 - trim) / trim) ** 2) + 4 / b
-    return min(1.0, float(stats.norm.pdf(b)) * tail)
+    return min(1.0, distributions.normal_density(b) * tail)
 
 
 def trend_p_value(hits: npt.ArrayLike, totals: npt.ArrayLike) -> float | None:
@@ -152,4 +154,4 @@ def trend_p_value(hits: npt.ArrayLike, totals: npt.ArrayLike) -> float | None:
         return None
     share, at = hit.sum() / n, np.arange(hit.size) - float((np.arange(hit.size) * total).sum()) / n
     variance = share * (1 - share) * float((total * at**2).sum())
-    return None if variance <= 0 else float(2 * stats.norm.sf(abs(float((at * hit).sum())) / math.sqrt(variance)))
+    return None if variance <= 0 else 2 * distributions.normal_above(abs(float((at * hit).sum())) / math.sqrt(variance))

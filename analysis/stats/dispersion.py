@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+
+from analysis.stats import distributions
 
 MIN_EXPECTED = 5.0
 """Fewer expected requests of an arm in a batch and Pearson's χ² is no longer χ² (Cochran 1954)."""
@@ -62,8 +63,8 @@ def _of(statistic: float, windows: int, fitted: int) -> Dispersion:
     return Dispersion(
         index=statistic / freedom,
         windows=windows,
-        p_under=float(stats.chi2.cdf(statistic, freedom)),
-        p_over=float(stats.chi2.sf(statistic, freedom)),
+        p_under=distributions.chi_square_below(statistic, freedom),
+        p_over=distributions.chi_square_above(statistic, freedom),
     )
 
 

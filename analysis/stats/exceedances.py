@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
+from analysis.stats import distributions
 from analysis.stats.batches import Scores, Weather, scored, weather
 from analysis.stats.bins import lower_edge, middle, quantile_bin
 from analysis.stats.fixed import clopper_pearson
@@ -194,13 +195,13 @@ class ShareBeyond:
     @property
     def p_above(self) -> float:
         """The p-value against "at most the allowed share is beyond": the larger of batches' and of exact binomial."""
-        exact = float(stats.binom.sf(self.hits - 1, self.n, self.allowed))
+        exact = float(distributions.binomial_above(self.hits - 1, self.n, self.allowed))
         return max(exact, *(float(special.stdtr(freedom, -score)) for score, freedom in self._scores()))
 
     @property
     def p_below(self) -> float:
         """The p-value against "at least the allowed share is beyond"; never smaller than the exact binomial one."""
-        exact = float(stats.binom.cdf(self.hits, self.n, self.allowed))
+        exact = float(distributions.binomial_at_most(self.hits, self.n, self.allowed))
         return max(exact, *(float(special.stdtr(freedom, score)) for score, freedom in self._scores()))
 
     @property

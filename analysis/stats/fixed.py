@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from analysis.stats import distributions
 
 EXACT_UP_TO = 1000
 """Two arms with no more requests than this get the exact binomial test; otherwise Pearson's χ²."""
@@ -18,7 +20,7 @@ def wilson(hits: float, n: float, alpha: float) -> tuple[float, float]:
     """
     if n <= 0:
         return 0.0, 1.0
-    z = float(stats.norm.isf(alpha / 2))
+    z = distributions.normal_upper(alpha / 2)
     rate = hits / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
@@ -33,8 +35,8 @@ def clopper_pearson(hits: float, n: float, alpha: float) -> tuple[float, float]:
     """
     if n <= 0:
         return 0.0, 1.0
-    low = float(stats.beta.ppf(alpha / 2, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.isf(alpha / 2, hits + 1, n - hits)) if hits < n else 1.0
+    low = distributions.beta_quantile(alpha / 2, hits, n - hits + 1) if hits > 0 else 0.0
+    high = distributions.beta_upper(alpha / 2, hits + 1, n - hits) if hits < n else 1.0
     return low, high
 
 
@@ -72,11 +74,11 @@ def shares_p_value(counts: Sequence[float], shares: Sequence[float]) -> tuple[st
     if len(positive) == 1:
         return None
     if len(positive) == 2 and total <= EXACT_UP_TO:  # noqa: PLR2004 - two arms
-        test = stats.binomtest(round(positive[0][0]), round(total), min(positive[0][1], 1.0))
-        return "exact binomial", float(test.pvalue)
+        hits, share = round(positive[0][0]), min(positive[0][1], 1.0)
+        return "exact binomial", distributions.binomial_two_sided(hits, round(total), share)
     expected = np.array([share for _, share in positive])
     observed = np.array([count for count, _ in positive])
-    return "Pearson chi-square", float(stats.chisquare(observed, expected / expected.sum() * total).pvalue)
+    return "Pearson chi-square", _pearson(observed, expected / expected.sum() * total)[1]
 
 
 def jeffreys(hits: float, n: float, alpha: float) -> tuple[float, float]:
@@ -89,8 +91,8 @@ def jeffreys(hits: float, n: float, alpha: float) -> tuple[float, float]:
     """
     if n <= 0:
         return 0.0, 1.0
-    low = 0.0 if hits <= 0 else float(stats.beta.ppf(alpha / 2, hits + 0.5, n - hits + 0.5))
-    high = 1.0 if hits >= n else float(stats.beta.isf(alpha / 2, hits + 0.5, n - hits + 0.5))
+    low = 0.0 if hits <= 0 else distributions.beta_quantile(alpha / 2, hits + 0.5, n - hits + 0.5)
+    high = 1.0 if hits >= n else distributions.beta_upper(alpha / 2, hits + 0.5, n - hits + 0.5)
     return low, high
 
 
@@ -106,5 +108,9 @@ def sample_ratio(counts: Sequence[float], shares: Sequence[float]) -> tuple[floa
     observed, expected = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
     if observed.sum() <= 0 or observed.size < 2:  # noqa: PLR2004 - one arm has no ratio
         return 0.0, 1.0
-    found = stats.chisquare(observed, expected / expected.sum() * observed.sum())
-    return float(found.statistic), float(found.pvalue)
+    return _pearson(observed, expected / expected.sum() * observed.sum())
+
+
+def _pearson(observed: Any, expected: Any) -> tuple[float, float]:
+    statistic = float(((observed - expected) ** 2 / expected).sum())
+    return statistic, distributions.chi_square_above(statistic, observed.size - 1)

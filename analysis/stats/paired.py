@@ -2,7 +2,7 @@
 
 import math
 
-from scipy import stats
+from analysis.stats import distributions
 
 EXACT_UP_TO = 10**12
 """More payloads than this on which the arms differ get the normal limit, which is the same to any digit shown."""
@@ -21,5 +21,5 @@ def mcnemar(only_first: int, only_second: int) -> float | None:
     """
     differing = only_first + only_second
     if differing > EXACT_UP_TO:
-        return float(2 * stats.norm.sf(abs(only_first - only_second) / math.sqrt(differing)))
-    return None if differing == 0 else float(stats.binomtest(only_first, differing, 0.5).pvalue)
+        return 2 * distributions.normal_above(abs(only_first - only_second) / math.sqrt(differing))
+    return None if differing == 0 else distributions.binomial_two_sided(only_first, differing, 0.5)

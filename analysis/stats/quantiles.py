@@ -5,12 +5,12 @@ values that depend on their neighbours in time, which latencies do: up to 77 % f
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
+from analysis.stats import distributions
 from analysis.stats.boundaries import best_rho
 from analysis.stats.likelihood import log_evidence
 
@@ -29,11 +29,6 @@ def _at_rank(values: Floats, counts: npt.ArrayLike, rank: float) -> float | None
     return None if math.isnan(found) else found
 
 
-def _binomial(n: float, p: float) -> Any:
-    """The binomial distribution; its normal limit beyond `MOST`, where the exact one takes for ever."""
-    return stats.binom(n, p) if n <= MOST else stats.norm(n * p, math.sqrt(n * p * (1 - p)))
-
-
 def order_statistic_interval(
     values: Floats, counts: npt.ArrayLike, quantile: float, alpha: float
 ) -> tuple[float | None, float | None]:
@@ -49,8 +44,12 @@ def order_statistic_interval(
     n = float(np.sum(counts))
     if n <= 0:
         return None, None
-    draws = _binomial(n, quantile)
-    low, high = math.floor(draws.ppf(alpha / 2)), math.ceil(draws.isf(alpha / 2)) + 1
+    if n <= MOST:
+        low = distributions.binomial_quantile(alpha / 2, n, quantile)
+        high = distributions.binomial_upper(alpha / 2, n, quantile) + 1
+    else:
+        reach = distributions.normal_upper(alpha / 2) * math.sqrt(n * quantile * (1 - quantile))
+        low, high = math.floor(n * quantile - reach), math.ceil(n * quantile + reach) + 1
     return _at_rank(values, counts, low), _at_rank(values, counts, high)
 
 
@@ -64,8 +63,14 @@ def quantile_p_value(at_most: float, below: float, n: float, quantile: float) ->
     """
     if n <= 0:
         return 1.0
-    draws = _binomial(n, quantile)
-    tails = float(draws.cdf(at_most)), float(draws.sf(below - 1))
+    if n <= MOST:
+        at_most_tail = distributions.binomial_at_most(at_most, n, quantile)
+        return min(1.0, 2 * min(at_most_tail, distributions.binomial_above(below - 1, n, quantile)))
+    middle, spread = n * quantile, math.sqrt(n * quantile * (1 - quantile))
+    tails = (
+        distributions.normal_above((middle - at_most) / spread),
+        distributions.normal_above((below - 1 - middle) / spread),
+    )
     return min(1.0, 2 * min(tails))
 
 

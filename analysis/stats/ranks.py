@@ -7,7 +7,9 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, special
+
+from analysis.stats import distributions
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,8 +59,8 @@ def brunner_munzel(first: npt.ArrayLike, second: npt.ArrayLike, alpha: float = 0
         return None
     freedom = variance**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (m - 1))
     error = math.sqrt(variance)
-    statistic, half = (estimate - 0.5) / error, float(stats.t.isf(alpha / 2, freedom)) * error
-    p = 2 * float(stats.t.sf(abs(statistic), freedom))
+    statistic, half = (estimate - 0.5) / error, distributions.student_upper(alpha / 2, freedom) * error
+    p = 2 * distributions.student_above(abs(statistic), freedom)
     low, high = max(estimate - half, 0.0), min(estimate + half, 1.0)
     return Superiority(estimate, statistic, freedom, p, low, high, error)
 
@@ -83,9 +85,9 @@ def superiority_interval(found: Superiority, n: float, m: float, alpha: float) -
     [0.4678, 0.6182]
     """
     at = min(max(found.estimate, 1e-15), 1 - 1e-15)
-    reach = float(stats.t.isf(alpha / 2, found.freedom)) * found.error / (at * (1 - at))
+    reach = distributions.student_upper(alpha / 2, found.freedom) * found.error / (at * (1 - at))
     odds = float(special.logit(at))
-    low, high = _score_interval(at, n, m, float(stats.norm.isf(alpha / 2)))
+    low, high = _score_interval(at, n, m, distributions.normal_upper(alpha / 2))
     return min(float(special.expit(odds - reach)), low), max(float(special.expit(odds + reach)), high)
 
 
@@ -163,7 +165,7 @@ def shift_ratio(
         low, high = np.searchsorted(x, at - 1e-9), np.searchsorted(x, at + 1e-9)
         return float((n_b * (below[low] + below[high])).sum()) / (2 * m)
 
-    half = float(stats.norm.isf(alpha / 2)) * math.sqrt((n + m + 1) / (12 * n * m))
+    half = distributions.normal_upper(alpha / 2) * math.sqrt((n + m + 1) / (12 * n * m))
     ends = float(y[0] - x[-1]) - 1, float(y[-1] - x[0]) + 1
     middle, low, high = (_falls_to(larger, 0.5 + d, ends) for d in (0.0, half, -half))
     return math.exp(middle), math.exp(low), math.exp(high)

@@ -220,7 +220,7 @@ def decode_line(path: Path, number: int, line: bytes) -> Row | ShardHeader | Bea
     """
     try:
         return _row_decoder.decode(line) if line[:1] == b"[" else _meta_decoder.decode(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RecordsError(
             f"{path}:{number}: damaged line ({error}); restore the file from where it was recorded."
         ) from error
@@ -234,7 +234,7 @@ def decode_header(path: Path, line: bytes) -> ShardHeader:
     """
     try:
         version = msgspec.json.decode(line, type=dict[str, Any]).get("schema")
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RecordsError(f"{path}:1: no shard header; is it another tool's file?") from error
     check_schema(path, version)
     header = decode_line(path, 1, line)
@@ -272,7 +272,7 @@ def decode_output(path: Path, number: int, line: bytes) -> Output:
     """
     try:
         return _output_decoder.decode(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RecordsError(f"{path}:{number}: damaged line ({error}).") from error
 
 
@@ -445,5 +445,5 @@ def _read_json(path: Path, kind: Any) -> Any:
         decoded = msgspec.json.decode(content)
         check_schema(path, decoded.get("schema_version") if isinstance(decoded, dict) else None)
         return msgspec.convert(decoded, kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RecordsError(f"{path}: not readable ({error}); restore it from where it was recorded.") from error

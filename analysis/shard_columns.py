@@ -1,0 +1,169 @@
+"""A shard's rows → Arrow columns without an object for each: a row as it was written is nearly a line of CSV.
+
+Only lines that are just what an appender writes are read this way: a pattern looks at every byte of each. Anything
+else, be it damaged or only escaped, leaves the whole shard to the careful reader, which tells the two apart.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from experiments.core.errors import RecordsError
+from experiments.core.records import Beat, Row, ShardHeader, Trailer, decode_header, decode_line, read_shard
+
+FEW = pa.dictionary(pa.int32(), pa.string())
+"""Text of which a run has few different ones: they are told apart once, not in each row."""
+
+COLUMNS = pa.schema(
+    [
+        ("sequence", pa.int64()),
+        ("request_id", pa.string()),
+        ("cohort", FEW),
+        ("payload", FEW),
+        ("intended_us", pa.int64()),
+        ("start_us", pa.int64()),
+        ("latency_us", pa.int64()),
+        ("status", pa.int32()),
+        ("signature", FEW),
+        ("error", FEW),
+        ("route", FEW),
+        ("upstream_us", pa.int64()),
+        ("pod", FEW),
+        ("response_bytes", pa.int64()),
+        ("first_byte_us", pa.int64()),
+        ("attempts", pa.int32()),
+    ]
+)
+_NEVER_EMPTY = {"sequence", "request_id", "cohort", "payload", "start_us", "latency_us", "status", "response_bytes"}
+_BLOCK = 4 << 20
+_LINE_END, _BRACKET = b"\n[", ord("[")
+
+_TEXT, _INTEGER = r'"[^"\\\x00-\x1f\x7f]*"', r"-?(?:0|[1-9][0-9]*)"
+
+
+@dataclass(frozen=True)
+class ShardColumns:
+    """A shard with its rows as a table of `COLUMNS`; the rest as `experiments.core.records.Shard` has it."""
+
+    path: Path
+    header: ShardHeader
+    table: pa.Table
+    beats: list[Beat]
+    trailer: Trailer | None
+    torn: bool
+
+
+class _Unusual(Exception):  # noqa: N818 - no error: something for the careful reader
+    """A line is not as an appender writes it."""
+
+
+def read_columns(path: Path) -> ShardColumns:
+    """A shard with all its whole lines, as `experiments.core.records.read_shard` reads it.
+
+    Raises:
+        RecordsError: it is empty, foreign, of a newer schema, or damaged before its last line.
+    """
+    try:
+        return _quickly(path)
+    except (_Unusual, RecordsError, pa.ArrowException):
+        shard = read_shard(path)
+        return ShardColumns(path, shard.header, columns(shard.rows), shard.beats, shard.trailer, shard.torn)
+
+
+def columns(rows: list[Row]) -> pa.Table:
+    """Rows as columns."""
+    values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ((),) * len(COLUMNS)
+    made = [_column(column, field.type) for column, field in zip(values, COLUMNS, strict=True)]
+    return pa.Table.from_arrays(made, schema=COLUMNS)
+
+
+def _column(values: Any, kind: pa.DataType) -> pa.Array:
+    return pa.array(values, type=pa.string()).dictionary_encode() if kind == FEW else pa.array(values, type=kind)
+
+
+def _quickly(path: Path) -> ShardColumns:
+    data = path.read_bytes()
+    begin, end = data.find(b"\n") + 1, data.rfind(b"\n") + 1
+    if not begin:
+        raise _Unusual
+    header = decode_header(path, data[: begin - 1])
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        found = list(pool.map(lambda span: _block(path, data[slice(*span)]), _spans(data, begin, end)))
+    table = pa.concat_tables([COLUMNS.empty_table(), *(rows for rows, _ in found)]).unify_dictionaries()
+    others = [item for _, items in found for item in items]
+    beats = [item for item in others if isinstance(item, Beat)]
+    trailers = [item for item in others if isinstance(item, Trailer)]
+    return ShardColumns(path, header, table, beats, trailers[-1] if trailers else None, torn=end != len(data))
+
+
+def _spans(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Blocks of whole lines."""
+    while begin < end:
+        after = data.find(b"\n", min(begin + _BLOCK, end - 1)) + 1
+        yield begin, after
+        begin = after
+
+
+def _block(path: Path, block: bytes) -> tuple[pa.Table, list[Any]]:
+    """The rows of some lines, and what the other lines say."""
+    starts = _line_starts(block)
+    ends = np.append(starts[1:], len(block))
+    others = np.flatnonzero(np.frombuffer(block, dtype=np.uint8)[starts] != _BRACKET)
+    said = [decode_line(path, 0, block[starts[at] : ends[at] - 1]) for at in others]
+    if others.size:
+        firsts, lasts = np.append(0, ends[others]), np.append(starts[others], len(block))
+        block = b"".join(block[first:last] for first, last in zip(firsts, lasts, strict=True))
+    return _rows(block) if block else COLUMNS.empty_table(), said
+
+
+def _line_starts(block: bytes) -> Any:
+    """Where the lines of a block begin."""
+    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+    return np.append(0, ends[:-1] + 1)
+
+
+def _rows(block: bytes) -> pa.Table:
+    """The rows of lines that are all rows of one length; an older writer left out the last columns."""
+    written = block[: block.find(b"\n")].count(b",") + 1
+    if not all(field.name not in _NEVER_EMPTY for field in list(COLUMNS)[written:]):
+        raise _Unusual
+    starts = np.append(_line_starts(block), len(block)).astype(np.int32)
+    lines = pa.StringArray.from_buffers(starts.size - 1, pa.py_buffer(starts), pa.py_buffer(block))
+    if not pc.all(pc.match_substring_regex(lines, _pattern(written))).as_py():
+        raise _Unusual
+    return _parsed(block.replace(_LINE_END, b"\n").replace(b"]\n", b"\n")[1:], written)
+
+
+def _pattern(written: int) -> str:
+    """A line of so many columns, its end included."""
+    parts = []
+    for field in list(COLUMNS)[:written]:
+        kind = _INTEGER if pa.types.is_integer(field.type) else _TEXT
+        parts.append(kind if field.name in _NEVER_EMPTY else f"(?:{kind}|null)")
+    return rf"^\[{','.join(parts)}\]\n$"
+
+
+def _parsed(lines: bytes, written: int) -> pa.Table:
+    """The columns of CSV lines; those that were not written are empty."""
+    table = pa_csv.read_csv(
+        pa.py_buffer(lines),
+        read_options=pa_csv.ReadOptions(
+            use_threads=False, column_names=COLUMNS.names[:written], block_size=len(lines) + 1
+        ),
+        parse_options=pa_csv.ParseOptions(double_quote=False),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=COLUMNS, null_values=["null"], strings_can_be_null=True, quoted_strings_can_be_null=False
+        ),
+    )
+    for field in list(COLUMNS)[written:]:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.cast(COLUMNS)
