@@ -53,6 +53,16 @@ class Compared:
         """Time batches with at least one answer."""
         return int(self.canary.counts.shape[0])
 
+    @property
+    def baseline_is_zero(self) -> bool:
+        """Whether what is to be compared with is 0, of which there are no multiples."""
+        if self.hypothesis.limit_us is not None or not self.baseline.n:
+            return False
+        if self.hypothesis.measure == "mean":
+            return not float(self.sums[1].sum()) > 0
+        at = quantile_bin(self.baseline.bins, self.baseline.counts.sum(axis=0), self.hypothesis.quantile)
+        return not float(middle(at)) > 0
+
     def until(self, batches: int) -> "Compared":
         """What the first batches held."""
         canary, baseline = (Histogram(one.bins, one.counts[:batches]) for one in (self.canary, self.baseline))
@@ -193,6 +203,8 @@ def _obstacle(one: Compared, gate: Trial | None, registered: Hypotheses) -> tupl
     least = _least(hypothesis)
     if one.fewest < least:
         return UNDECIDED, f"{measure_of(hypothesis)} takes at least {words.requests(least)} of each arm"
+    if gate is None and one.baseline_is_zero:
+        return VOID, f"the {measure_of(hypothesis)} of {registered.baseline} is 0: nothing is a multiple of that"
     if gate is None or gate.weather.batches < registered.min_batches:
         return UNDECIDED, f"{one.batches} time batches are too few; {registered.min_batches} are needed"
     if gate.weather.endless:

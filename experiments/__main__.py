@@ -11,6 +11,9 @@ from experiments.core import command, reading
 from experiments.core.errors import Exit, SplitproofError
 from experiments.core.quantities import Seconds
 
+SABOTAGES = ("swapped", "leak", "impostor", "slower", "failing")
+"""Names of `experiments.sabotage`, known without the seconds that importing it takes."""
+
 
 @click.group(help=__doc__)
 def experiments() -> None:
@@ -112,6 +115,8 @@ def _announce_plan(loaded: reading.Loaded) -> None:
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
 def selftest(only: str | None, runs: Path | None) -> int:
     """Break a real stack in known ways, and prove that each is caught and no healthy twin is blamed."""
+    if only not in (None, *SABOTAGES):
+        raise SplitproofError(f"--only {only}: must be one of {', '.join(SABOTAGES)}; name one.")
     from experiments import sabotage
     from experiments.conductor import Options
     from experiments.core import home

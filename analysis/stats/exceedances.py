@@ -103,7 +103,7 @@ def needed(quantile: float) -> int:
 
 
 def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> QuantileRatio | None:
-    """The ratio of a quantile and the test of every candidate ratio; None where an arm is empty or one batch is all.
+    """The ratio of a quantile and the test of every candidate ratio; None where there is none.
 
     For a candidate r the canary's share of values beyond r × the baseline's quantile is compared with the baseline's
     own share beyond it. The difference of these two ratios of sums has the batch-linearised residuals
@@ -117,6 +117,8 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
 
     Null: the ratio is the candidate. Arms that wander for as long as the run break it, which `weather.endless` tells.
 
+    There is none where an arm is empty, one batch is all, or the baseline's quantile is 0.
+
     Args:
         canary: Its batches are the baseline's.
         baseline: Likewise.
@@ -129,13 +131,14 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
     first, second = Histogram(canary.bins, canary.counts[used]), Histogram(baseline.bins, baseline.counts[used])
     at_canary = quantile_bin(first.bins, first.counts.sum(axis=0), quantile)
     at_baseline = quantile_bin(second.bins, second.counts.sum(axis=0), quantile)
+    middles = middle([at_canary, at_baseline])
+    if not middles[1] > 0:
+        return None
     slope = density_ratio(first, second, quantile)
     floor = quantile * (1 - quantile) * (1 / first.n + slope**2 / second.n)
     seen = weather(_residuals_at(first, at_canary)[1] - slope * _residuals_at(second, at_baseline)[1], floor)
     ratios, scores = _scan(first, second, (at_baseline, slope), floor, seen)
-    middles = middle([at_canary, at_baseline])
-    estimate = float(middles[0] / middles[1]) if middles[1] > 0 else float("nan")
-    return QuantileRatio(estimate, float(middles[1]), float(middles[0]), ratios, scores, seen)
+    return QuantileRatio(float(middles[0] / middles[1]), float(middles[1]), float(middles[0]), ratios, scores, seen)
 
 
 def _residuals_at(arm: Histogram, at: int) -> tuple[float, Floats]:

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from experiments.__main__ import SABOTAGES
 from experiments.core.home import CHECKOUT
+from experiments.sabotage import sabotages
 
 
 def run(*arguments, cwd=None, **environment):
@@ -80,3 +82,7 @@ def test_help_costs_no_heavy_import():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_sabotages_are_named_as_they_are() -> None:
+    assert tuple(each.name for each in sabotages("old", "new")) == SABOTAGES
