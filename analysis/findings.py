@@ -130,7 +130,10 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A claim and how it was judged."""
+    """A claim and how it was judged.
+
+    `cause` is what is at fault if it is broken; `void_by` what is at fault if it cannot be judged, where that is known.
+    """
 
     id: str
     kind: str
@@ -156,12 +159,14 @@ class Claim(msgspec.Struct, frozen=True):
     arm: str | None = None
     reason: str = ""
     effective: int | None = None
+    void_by: str | None = None
 
 
 class Check(msgspec.Struct, frozen=True):
     """A condition of validity: `ok`, or `failed` with the kinds of claims that it touches.
 
-    `voids` are kinds that may not be judged at all; `weakens` kinds that can still be broken, but not shown.
+    `voids` are kinds that may not be judged at all; `weakens` kinds that can still be broken, but not shown. `cause` is
+    what is at fault, where that is known.
     """
 
     name: str
@@ -170,6 +175,7 @@ class Check(msgspec.Struct, frozen=True):
     voids: list[str] = []
     weakens: list[str] = []
     phases: list[str] | None = None
+    cause: str | None = None
 
 
 class Outputs(msgspec.Struct, frozen=True):

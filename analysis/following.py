@@ -152,7 +152,8 @@ class Following:
         entries = journal.read(self._journal(experiment))
         changes = _of_run(journal.changes(entries), begun)
         uncertainty = max(state.header.clock_uncertainty_us for state in begun if state.header)
-        periods = journal.periods(changes, NEVER_US, uncertainty)
+        foreign = _foreign(entries, changes)
+        periods = journal.periods(changes, NEVER_US, uncertainty, foreign)
         self._note_cuts(periods)
         references = self._references(experiment)
         silent_before = max(state.heard_us for state in begun) - SILENT_US
@@ -166,7 +167,7 @@ class Following:
                 rows=Rows(pa.table({"row": pa.nulls(self.count)}), shards),
                 references=references,
                 changes=[change for change in changes if change.effective_us is not None or change is not changes[-1]],
-                foreign=_foreign(entries, changes),
+                foreign=foreign,
                 periods=[replace(period, end_us=min(period.end_us, watermark)) for period in periods],
                 tally=counted,
                 registered=registered,

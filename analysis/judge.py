@@ -118,8 +118,9 @@ def _evidence(
     info, experiment = known
     entries = journal.read(run.journal)
     changes = journal.changes(entries)
+    foreign = [entry for entry in entries if isinstance(entry, Foreign)]
     end_us = max(shard.watermark_us for shard in rows.shards)
-    periods = journal.periods(changes, end_us, rows.clock_uncertainty_us)
+    periods = journal.periods(changes, end_us, rows.clock_uncertainty_us, foreign)
     registered = _registered(info, experiment)
     plan = _plan(rows, known, (registered, periods))
     seen = Evidence(
@@ -127,7 +128,7 @@ def _evidence(
         rows=rows,
         references=read_references(run),
         changes=changes,
-        foreign=[entry for entry in entries if isinstance(entry, Foreign)],
+        foreign=foreign,
         periods=periods,
         tally=tally(rows, answers, plan),
         registered=registered,

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from analysis import generator, words
-from analysis.findings import BROKEN, VOID, Check, Claim
+from analysis.findings import BROKEN, ROUTING, VOID, Check, Claim
 from analysis.rows import Rows, ShardSummary
 from analysis.tally import OK, Tally
+from experiments.core import journal
 from experiments.core.hypotheses import Hypotheses
 from experiments.core.journal import Change, Foreign, Period
 from experiments.core.records import References, RunInfo
@@ -46,15 +47,18 @@ def lost_requests(rows: Rows) -> int:
 def checks(seen: Evidence) -> list[Check]:
     """All conditions, held or not."""
     found = [
+        # A claim that several conditions void has the first one's reason. A wrong model behind a name outdoes all; a
+        # change of the routing explains much of what may follow from it, down to a run that was aborted.
+        _references(seen),
+        _routes_unchanged(seen),
         _ended(seen),
         _complete(seen),
         _reconciled(seen),
         _routing_known(seen),
-        _references(seen),
         _attributed(seen),
         _agreement(seen),
         _routes_current(seen),
-        _undisturbed(seen),
+        _pods_unchanged(seen),
         *generator.checks(seen.rows, seen.tally),
         *_concurrent(seen),
     ]
@@ -194,18 +198,37 @@ def _routes_current(seen: Evidence) -> Check | None:
     return Check("routes current", ok=False, sentence=sentence, weakens=EVERY, phases=phases)
 
 
-def _undisturbed(seen: Evidence) -> Check | None:
-    """Whether somebody else changed what is live."""
-    if not seen.foreign:
-        return None
-    hit = {
-        period.phase
-        for period in seen.periods
-        for entry in seen.foreign
-        if period.start_us <= entry.at_us < period.end_us
+def _routes_unchanged(seen: Evidence) -> Check | None:
+    """Whether somebody else changed the routing: what was measured after it says nothing about the experiment's own."""
+    disturbed = {
+        change.phase: journal.disturbing(seen.changes, index, seen.foreign) for index, change in enumerate(seen.changes)
     }
-    whom = "; ".join(f"{entry.what} by {entry.by}" for entry in seen.foreign)
-    return Check("nobody else changed routes", ok=False, sentence=f"{whom}.", weakens=EVERY, phases=sorted(hit))
+    hit = sorted(phase for phase, entries in disturbed.items() if entries)
+    if not hit:
+        return None
+    found = [entry for entry in seen.foreign if any(entry in entries for entries in disturbed.values())]
+    sentence = f"somebody else changed the routing: {_whom(found)}."
+    return Check("nobody else changed routes", ok=False, sentence=sentence, weakens=EVERY, phases=hit, cause=ROUTING)
+
+
+def _pods_unchanged(seen: Evidence) -> Check | None:
+    """Whether somebody else changed what stands behind the routes; a pod that died is told here too."""
+    found = [entry for entry in seen.foreign if not entry.routes]
+    if not found:
+        return None
+    hit = {_phase_at(seen.changes, entry.at_us) for entry in found}
+    phases = sorted(phase for phase in hit if phase)
+    return Check("nobody else changed pods", ok=False, sentence=f"{_whom(found)}.", weakens=EVERY, phases=phases)
+
+
+def _phase_at(changes: Sequence[Change], at_us: int) -> str | None:
+    """The phase in force at a moment; None in a transition, in which pods come and go by our own hand."""
+    last = next((change for change in reversed(changes) if change.applied_us <= at_us), None)
+    return last.phase if last and last.effective_us is not None and last.effective_us <= at_us else None
+
+
+def _whom(entries: Sequence[Foreign]) -> str:
+    return "; ".join(f"{entry.what} by {entry.by}" for entry in entries)
 
 
 def _concurrent(seen: Evidence) -> Iterator[Check]:
@@ -244,6 +267,7 @@ def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
                 claim,
                 state=VOID,
                 reason=check.sentence,
+                void_by=check.cause,
                 sentence=f"{claim.id}: not judged: {check.sentence}",
                 need=None,
             )

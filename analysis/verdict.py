@@ -9,12 +9,14 @@ from analysis.findings import BROKEN, MODEL, ROUTING, SHOWN, UNDECIDED, VOID, Cl
 from experiments.core.errors import Exit
 
 PROMOTE, ROLL_BACK, HOLD, INVALID = "promote", "roll back", "hold", "invalid"
+_FINE = " The routing is at fault; the model may be fine."
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """The answer.
 
     `cause` of a roll back is `model` as soon as a model's claim is broken; `routing` means that the model may be fine.
+    An invalid run has the cause `routing` where somebody else changed the routing under it.
     `need` is what a hold still lacks.
     """
 
@@ -54,7 +56,7 @@ def _roll_back(broken: Sequence[Claim]) -> Verdict:
     first = (models or list(broken))[0]
     more = len(broken) - 1
     others = f" {more} more claim{'s are' if more > 1 else ' is'} broken." if more else ""
-    fine = "" if models else " The routing is at fault; the model may be fine."
+    fine = "" if models else _FINE
     return Verdict(
         ROLL_BACK,
         MODEL if models else ROUTING,
@@ -65,10 +67,14 @@ def _roll_back(broken: Sequence[Claim]) -> Verdict:
 
 
 def _invalid(void: Sequence[Claim]) -> Verdict:
-    reasons = list(dict.fromkeys(claim.reason for claim in void))
+    """What somebody did to the routing comes first: it may be the reason for the rest."""
+    routing = [claim for claim in void if claim.void_by == ROUTING]
+    first = [*routing, *(claim for claim in void if claim not in routing)]
+    reasons = list(dict.fromkeys(claim.reason for claim in first))
     more = f" And {len(reasons) - 1} more." if len(reasons) > 1 else ""
-    sentence = f"Invalid: this run cannot be judged: {_ended(reasons[0])}{more}"
-    return Verdict(INVALID, None, sentence, int(Exit.INVALID), _ids(void))
+    fine = _FINE if routing else ""
+    sentence = f"Invalid: this run cannot be judged: {_ended(reasons[0])}{more}{fine}"
+    return Verdict(INVALID, ROUTING if routing else None, sentence, int(Exit.INVALID), _ids(first))
 
 
 def _ended(text: str) -> str:

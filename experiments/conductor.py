@@ -306,6 +306,7 @@ def _still_well(life: Life, locust: subprocess.Popen[bytes]) -> None:
     trouble = life.options.target.trouble(life.experiment.name)
     if trouble:
         raise StackError(f"the stack died under the load: {trouble}")
+    life.copy_journal()  # what somebody else changes is told at once, not when the phase ends
     reason = life.brakes.why() if life.brakes else None
     if reason:
         raise StackError(f"aborted: {reason}")

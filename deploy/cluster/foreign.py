@@ -11,13 +11,12 @@ from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import MANAGER, listing, name_of, watched
 from deploy.cluster.ownership import last_editor
 from experiments.core.errors import StackError
-from experiments.core.journal import Foreign
+from experiments.core.journal import ROUTING_KINDS, Foreign
 
 Told = Callable[[Foreign], None]
 
 _WATCH_S = 60
 _PAUSE_S = 1.0
-_ROUTING = ("VirtualService", "DestinationRule", "Gateway")
 
 
 @dataclass
@@ -25,12 +24,16 @@ class Watch:
     """What is known of the objects that decide the routing, and which of their changes are ours.
 
     Ours are known by generation: whoever changes something through us holds `lock` and then says what it became.
+    `routed` has the VirtualServices that we change, and so put right with the next phase, and when we did so last, in
+    microseconds; `removed` the Deployments that we took away, whose pods follow them.
     """
 
     cluster: Cluster
     namespace: str
     told: Told
     known: dict[tuple[str, str], int] = field(default_factory=dict)
+    routed: dict[str, int] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
     pods: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -39,10 +42,20 @@ class Watch:
     def ours(self, applied: Mapping[str, Any]) -> None:
         """Remember what an object became by our own hand; call it holding the lock."""
         self.known[applied["kind"], applied["metadata"]["name"]] = int(applied["metadata"].get("generation") or 0)
+        if applied["kind"] == "VirtualService":
+            self.routed[applied["metadata"]["name"]] = _now_us()
+        if applied["kind"] == "Deployment":
+            self.removed.discard(applied["metadata"]["name"])
 
     def gone(self, kind: str, name: str) -> None:
         """Remember that we have deleted an object; call it holding the lock."""
         self.known.pop((kind, name), None)
+        if kind == "Deployment":
+            self.removed.add(name)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 @contextlib.contextmanager
@@ -53,7 +66,7 @@ def watching(cluster: Cluster, namespace: str, istio_api: str, told: Told) -> It
         ApiError: what is there now cannot be listed.
     """
     watch = Watch(cluster, namespace, told)
-    kinds = [*((istio_api, kind) for kind in _ROUTING), ("apps/v1", "Deployment"), ("v1", "Pod")]
+    kinds = [*((istio_api, kind) for kind in ROUTING_KINDS), ("apps/v1", "Deployment"), ("v1", "Pod")]
     since = {kind: _know(watch, version, kind) for version, kind in kinds}
     threads = [
         threading.Thread(target=_follow, args=(watch, version, kind, since[kind]), name=f"watch {kind}", daemon=True)
@@ -86,22 +99,26 @@ def _remember(watch: Watch, item: Json) -> None:
 
 def _follow(watch: Watch, version: str, kind: str, since: str) -> None:
     """Watch one kind until told to end; a watch that breaks off or is too old begins anew from a list."""
+    blind_us: int | None = None
     while not watch.ended.is_set():
         try:
             for event in watched(watch.cluster, version, kind, watch.namespace, since, _WATCH_S):
                 if watch.ended.is_set():
                     return
+                blind_us = None
                 since = str(event["object"]["metadata"].get("resourceVersion") or since)
                 if event["type"] != "BOOKMARK":
                     _hear(watch, event["type"], {"apiVersion": version, "kind": kind, **event["object"]})
         except StackError as error:
+            blind_us = blind_us or _now_us()
             watch.troubles.append(str(error))
             watch.ended.wait(_PAUSE_S)
-            since = _catch_up(watch, version, kind) or since
+            caught_up = _catch_up(watch, version, kind, blind_us)
+            since, blind_us = caught_up or since, None if caught_up else blind_us
 
 
-def _catch_up(watch: Watch, version: str, kind: str) -> str | None:
-    """List anew, and hear of what was missed meanwhile."""
+def _catch_up(watch: Watch, version: str, kind: str, blind_us: int) -> str | None:
+    """List anew, and hear of what was missed meanwhile: it may be as old as the end of the watch."""
     try:
         items, since = listing(watch.cluster, version, kind, watch.namespace)
     except StackError as error:
@@ -111,19 +128,21 @@ def _catch_up(watch: Watch, version: str, kind: str) -> str | None:
     with watch.lock:
         missing = [(each, name) for each, name in watch.known if each == kind and name not in there]
     for item in items:
-        _hear(watch, "MODIFIED", item)
+        _hear(watch, "MODIFIED", item, blind_us)
     for each, name in missing:
-        _hear(watch, "DELETED", {"apiVersion": version, "kind": each, "metadata": {"name": name}})
+        _hear(watch, "DELETED", {"apiVersion": version, "kind": each, "metadata": {"name": name}}, blind_us)
     return since
 
 
-def _hear(watch: Watch, what: str, item: Json) -> None:
-    """Tell of a change unless it is ours, or none that matters."""
-    at_us = time.time_ns() // 1000
+def _hear(watch: Watch, what: str, item: Json, since_us: int | None = None) -> None:
+    """Tell of a change, made now or at any time since then, unless it is ours, or none that matters."""
+    name, now_us = item["metadata"]["name"], _now_us()
     with watch.lock:
         found = _pod_change(watch, what, item) if item["kind"] == "Pod" else _change(watch, what, item)
+        ours_us = watch.routed.get(name) if item["kind"] == "VirtualService" else None
     if found:
-        watch.told(Foreign(at_us, *found))
+        at_us = now_us if since_us is None else max(since_us, ours_us or 0)
+        watch.told(Foreign(at_us, *found, object=item["kind"], lasting=ours_us is None))
 
 
 def _change(watch: Watch, what: str, item: Json) -> tuple[str, str] | None:
@@ -158,8 +177,15 @@ def _pod_change(watch: Watch, what: str, pod: Json) -> tuple[str, str] | None:
     """Pods of the arms that come or go: an arm answers with fewer, or anew."""
     uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
     if what == "DELETED":
-        return (f"pod {name} is gone", "an unknown hand") if watch.pods.pop(uid, None) else None
+        known = watch.pods.pop(uid, None) is not None and not _is_of(pod, watch.removed)
+        return (f"pod {name} is gone", "an unknown hand") if known else None
     if uid in watch.pods:
         return None
     watch.pods[uid] = name
     return f"pod {name} came", "an unknown hand"
+
+
+def _is_of(pod: Json, deployments: set[str]) -> bool:
+    """Whether one of these Deployments has made a pod, through a ReplicaSet by its name and a hash."""
+    owners = [str(each["name"]) for each in pod["metadata"].get("ownerReferences") or ()]
+    return any(owner.rpartition("-")[0] in deployments for owner in owners)

@@ -14,6 +14,9 @@ import msgspec
 
 from experiments.core.errors import RecordsError
 
+ROUTING_KINDS = ("VirtualService", "DestinationRule", "Gateway")
+"""The kinds of objects that decide which pod a request goes to."""
+
 
 class Applied(msgspec.Struct, frozen=True, tag="applied", tag_field="kind"):
     """A routing was handed to the gateway or the cluster."""
@@ -36,11 +39,22 @@ class Effective(msgspec.Struct, frozen=True, tag="effective", tag_field="kind"):
 
 
 class Foreign(msgspec.Struct, frozen=True, tag="foreign", tag_field="kind"):
-    """Somebody else changed what is live."""
+    """Somebody else changed what is live.
+
+    `object` is the kind of what was changed, such as `VirtualService`; `lasting` says that no later phase of ours puts
+    it right.
+    """
 
     at_us: int
     what: str
     by: str
+    object: str = ""
+    lasting: bool = False
+
+    @property
+    def routes(self) -> bool:
+        """Whether it was the routing that was changed, and not what stands behind the routes."""
+        return self.object in ROUTING_KINDS
 
 
 Entry = Applied | Effective | Foreign
@@ -116,16 +130,19 @@ def changes(entries: Iterable[Entry]) -> list[Change]:
     return [found[sequence] for sequence in sorted(found)]
 
 
-def periods(known: Sequence[Change], end_us: int, uncertainty_us: int = 0) -> list[Period]:
+def periods(
+    known: Sequence[Change], end_us: int, uncertainty_us: int = 0, foreign: Sequence[Foreign] = ()
+) -> list[Period]:
     """The periods between transitions.
 
     Args:
         known: Changes in order.
         end_us: Where the last period ends.
         uncertainty_us: How far clocks of load processes may be off: added to each transition on both sides.
+        foreign: What others changed: from a change of the routing on, it is not known which one is in force.
 
     Returns:
-        One period for each change that became effective before the next was applied.
+        One period for each change that became effective before the next was applied, or before somebody else's change.
     """
     found = []
     for index, change in enumerate(known):
@@ -133,6 +150,25 @@ def periods(known: Sequence[Change], end_us: int, uncertainty_us: int = 0) -> li
         if change.effective_us is None:
             continue
         start = change.effective_us + uncertainty_us
-        if start < following:
-            found.append(Period(change.sequence, change.phase, start, following))
+        spoilt = [entry.at_us - uncertainty_us for entry in disturbing(known, index, foreign)]
+        end = min([following, *spoilt])
+        if start < end:
+            found.append(Period(change.sequence, change.phase, start, end))
     return found
+
+
+def disturbing(known: Sequence[Change], index: int, foreign: Sequence[Foreign]) -> list[Foreign]:
+    """What others changed of the routing that was in force after one of the changes: since then, or before and lasting.
+
+    Args:
+        known: Changes in order.
+        index: Which of them.
+        foreign: What others changed.
+    """
+    since = known[index].applied_us
+    until = known[index + 1].applied_us if index + 1 < len(known) else None
+    return [
+        entry
+        for entry in foreign
+        if entry.routes and (until is None or entry.at_us < until) and (entry.at_us >= since or entry.lasting)
+    ]

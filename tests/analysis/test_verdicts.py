@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from analysis import adapters
 from analysis import judge as judging
 from analysis.failures import Arm, Pair, interval, is_shown, log_e_harm
 from analysis.rows import DERIVED
@@ -305,10 +306,55 @@ def test_a_change_that_nobody_saw_in_force_is_not_judged(tmp_path):
     assert report.verdict.word == "invalid"
 
 
-def test_somebody_else_s_change_voids_its_phase_only(tmp_path):
-    run = write_run(tmp_path)
-    journal.append(run.journal, journal.Foreign(START_US + 20_000_000, "the VirtualService was edited", "kubectl"))
-    report = judging.judge(run)
+def edited(at_s, object="VirtualService", *, lasting=False):  # noqa: A002 - the field's name
+    """Somebody edits what is live, so many seconds after the start."""
+    what = f"{object} canary was changed (weights now old 30/new 70)"
+    return journal.Foreign(START_US + round(at_s * 1e6), what, "kubectl-edit", object=object, lasting=lasting)
+
+
+def judged_with(folder, entry, truth=None):
+    run = write_run(folder, truth=truth)
+    journal.append(run.journal, entry)
+    return judging.judge(run)
+
+
+def test_somebody_else_s_change_of_the_routing_is_told_and_not_the_model_s_fault(tmp_path):
+    report = judged_with(tmp_path, edited(20))
+    assert (report.verdict.word, report.verdict.cause, report.verdict.exit_code) == ("invalid", "routing", 4)
+    assert "VirtualService canary was changed (weights now old 30/new 70) by kubectl-edit" in report.verdict.sentence
+    assert report.verdict.sentence.endswith("The routing is at fault; the model may be fine.")
+    assert adapters.action(report.verdict) == adapters.PAUSE
+    assert named(report, "split/split/everyone+canary-users").state == "void"
+    assert named(report, "split/split/everyone+canary-users").void_by == "routing"
+    assert named(report, "split/focused/canary-users").state == "shown"
+
+
+def test_what_was_measured_after_somebody_s_change_is_not_judged(tmp_path):
+    """Else a split that was broken by hand, and the failures that follow from it, would be the experiment's own."""
+    wrong = misrouted("split", {"old": 0.3, "new": 0.7})
+    report = judged_with(tmp_path, edited(10.1), wrong)
+    assert (report.verdict.word, report.verdict.cause) == ("invalid", "routing")
+    (period,) = [each for each in report.periods if each.phase == "split"]
+    assert period.end_s < 10.2
+
+
+def test_a_model_that_failed_before_somebody_changed_the_routing_is_still_rolled_back(tmp_path):
+    """People take a bad canary out of the routing by hand: that does not make it a good one."""
+    report = judged_with(tmp_path, edited(40), replace(Truth(), failing={"new": 0.4}))
+    assert (report.verdict.word, report.verdict.cause) == ("roll back", "model")
+    assert report.verdict.sentence.startswith("Roll back (errors)")
+
+
+def test_a_change_that_no_later_phase_puts_right_lasts(tmp_path):
+    report = judged_with(tmp_path, edited(20, "DestinationRule", lasting=True))
+    assert named(report, "split/dark-launch/everyone+canary-users").state == "shown"
+    assert named(report, "split/focused/canary-users").state == "void"
+    assert [each.phase for each in report.periods] == ["dark-launch", "split"]
+
+
+def test_a_pod_that_comes_or_goes_voids_its_phase_and_names_no_fault(tmp_path):
+    report = judged_with(tmp_path, journal.Foreign(START_US + 20_000_000, "pod new-1 is gone", "kubectl", object="Pod"))
+    assert (report.verdict.word, report.verdict.cause) == ("invalid", None)
     assert named(report, "split/split/everyone+canary-users").state == "void"
     assert named(report, "split/focused/canary-users").state == "shown"
     assert "kubectl" in report.verdict.sentence

@@ -194,6 +194,23 @@ def test_a_look_hears_that_the_generator_was_the_bottleneck(tmp_path):
     assert "used all of a core in 3 of 1" in check.sentence
 
 
+def test_a_change_of_the_routing_by_somebody_else_is_told_at_the_next_look(tmp_path):
+    played = Replay(tmp_path, short())
+    looking = Looking(Following(played.run))
+    edited_us = played.entries[3].at_us + 6_000_000
+    played.entries.append(journal.Foreign(edited_us, "weights", "kubectl-edit", object="VirtualService"))
+    played.advance((edited_us - played.now_us) / 1e6 - 0.1)
+    before = looking.look()
+    assert before.report.verdict.word != "invalid"
+    played.advance(3)
+    look = looking.look()
+    assert sum(edited_us <= row.start_us < played.now_us for row in played.rows) < 300
+    assert (look.report.verdict.word, look.report.verdict.cause) == ("invalid", "routing")
+    assert "by kubectl-edit" in look.report.verdict.sentence
+    played.finish()
+    assert looking.look().report.verdict.cause == "routing"
+
+
 def test_a_look_is_what_its_schema_says(tmp_path):
     import jsonschema
 

@@ -7,20 +7,17 @@ import os
 import pytest
 from plane import api
 from plane.faulty import RESET, Fault, faulty
-from plane.mesh import serving
 from plane.objects import pods
 from plane.waiting import until
 from ruamel.yaml import YAML
 
-from deploy import models as provisioning
-from deploy.cluster import live, stack
+from deploy.cluster import client, live, stack
 from deploy.cluster.client import connect
 from deploy.cluster.foreign import watching
 from deploy.cluster.refusals import ApiError
 from deploy.cluster.stack import Wanted
 from deploy.lint.checking import check
 from experiments.core import reading
-from experiments.core.children import end
 from experiments.core.errors import StackError
 from experiments.core.home import CHECKOUT, stack_dir
 from experiments.core.records import read_references
@@ -35,69 +32,36 @@ VIRTUAL = {
     "kind": "VirtualService",
     "metadata": {"name": "digits-classifier", "namespace": NAMESPACE},
 }
+# What was there before us: one object that is none of ours, and one under a name that we use too.
 FOREIGN = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "somebody-elses", "namespace": NAMESPACE},
     "data": {"precious": "yes"},
 }
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, models):
-    made = tmp_path_factory.mktemp("home")
-    (made / "models").symlink_to(models)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPLITPROOF_HOME", str(made))
-        yield made
-
-
-@pytest.fixture(scope="module")
-def digits(mesh, home):  # noqa: ARG001 - it sets SPLITPROOF_HOME
-    """The experiment whose pods are our serving processes, for the module."""
-    loaded = reading.load("digits")
-    found = provisioning.ensure(loaded, lambda _: None)
-    rule = serving(loaded.experiment.model, {arm: model.base_path for arm, model in found.items()})
-    mesh.kubelet.rules.insert(0, rule)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(mesh.kubeconfig))
-        yield loaded
-    mesh.kubelet.rules.remove(rule)
-
-
-def test_down_next_to_what_others_own_leaves_it(mesh, digits):  # noqa: ARG001 - its pods are our processes
-    """First of all, since two stacks whose gateways take every host would be in each other's way."""
-    loaded = reading.load("digits", ["namespace=neighbourhood"])
-    foreign = {**FOREIGN, "metadata": {"name": "somebody-elses", "namespace": "neighbourhood"}}
-    theirs = {  # was there before us, under a name that we use too
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "small-configs", "namespace": "neighbourhood"},
-        "data": {"MORE": "theirs"},
-    }
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "neighbourhood"}}
-    with mesh.inside():
-        for each in (space, foreign, theirs):
-            api.apply(mesh.api, each, manager="somebody")
-        stack.up(loaded, Wanted(gateway=mesh.gateway_url))
-        assert stack.down("digits", None, None)
-        assert api.get(mesh.api, foreign)["data"] == {"precious": "yes"}
-        assert api.get(mesh.api, theirs)["data"]["MORE"] == "theirs"
-        assert api.get(mesh.api, space)
-        for kind in ("Deployment", "ReplicaSet"):
-            assert api.listed(mesh.api, "apps/v1", kind, "neighbourhood") == []
-        assert not stack_dir("digits").exists()
+THEIRS = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "small-configs", "namespace": NAMESPACE},
+    "data": {"MORE": "theirs"},
+}
+SPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
 
 
 @pytest.fixture(scope="module")
 def up(mesh, digits):
-    """The stack of digits, up for the module; tests leave it up and in phase `split`."""
+    """The stack of digits next to what others own, up for the module; tests leave it up and in phase `split`."""
     with mesh.inside():
+        for each in (SPACE, FOREIGN, THEIRS):
+            api.apply(mesh.api, each, manager="somebody")
         wanted = Wanted(gateway=mesh.gateway_url)
         stack.up(digits, wanted)
         stack.route("digits", "split")
         yield wanted
-        stack.down("digits", None, None)
+        if stack_dir("digits").exists():
+            stack.down("digits", None, None)
+        for each in (FOREIGN, THEIRS):
+            api.delete(mesh.api, each)
 
 
 def ours(mesh):
@@ -190,16 +154,17 @@ def test_what_keeps_pods_from_being_ready_is_said(mesh, digits, up):
     said = []
     with mesh.inside():
         (pod,) = pods(mesh, NAMESPACE, "version=large")
-        end(mesh.kubelet.process_of(pod["metadata"]["name"]), 2)
-        until(lambda: stack.status("digits").pods and not all(ready for *_, ready in stack.status("digits").pods),
-              "the pod to be unready", 20)  # fmt: skip
         waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}
-        statuses = [{**each, **waiting} for each in pod["status"]["containerStatuses"]]
-        api.patch(mesh.api, pod, {"status": {"containerStatuses": statuses}}, "status")
+        statuses = [{**each, **waiting, "ready": False} for each in pod["status"]["containerStatuses"]]
+        conditions = [
+            {**each, "status": "False"} if each["type"] in {"Ready", "ContainersReady"} else each
+            for each in pod["status"]["conditions"]
+        ]
+        api.patch(mesh.api, pod, {"status": {"conditions": conditions, "containerStatuses": statuses}}, "status")
         with pytest.raises(StackError, match=r"waited 2 s in vain for Deployment digits-classifier-large: 0 of 1 pods"):
             stack.up(digits, Wanted(gateway=up.gateway, within_s=2), progress=said.append)
         assert any("ImagePullBackOff: Back-off pulling image" in line for line in said), said
-        api.delete(mesh.api, pod)
+        api.patch(mesh.api, pod, {"status": pod["status"]}, "status")
         stack.up(digits, up)
 
 
@@ -238,6 +203,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_the_api_is_retried_or_told_and_the_next_time_it_works(mesh, up, tmp_path, monkeypatch, name):  # noqa: ARG001
     action, fault, sentence = FAULTS[name]
+    monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.01)  # the pauses grow as ever, from less
     with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside():
         through(between, mesh, tmp_path, monkeypatch)
         between.faults.append(Fault(fault.pattern, fault.status, fault.times, fault.retry_after))
@@ -308,3 +274,16 @@ def as_account(mesh, account, tmp_path, monkeypatch):
     path = tmp_path / account
     path.write_text(json.dumps(document))
     monkeypatch.setenv("KUBECONFIG", str(path))
+
+
+def test_down_removes_what_is_ours_and_leaves_what_others_own(mesh, digits, up):  # noqa: ARG001
+    """Last of all, since the other tests want the stack."""
+    with mesh.inside():
+        assert stack.down("digits", None, None)
+        assert api.get(mesh.api, FOREIGN)["data"] == {"precious": "yes"}
+        assert api.get(mesh.api, THEIRS)["data"]["MORE"] == "theirs"
+        assert api.get(mesh.api, SPACE)
+        assert ours(mesh) == []
+        for kind in ("Deployment", "ReplicaSet"):
+            assert api.listed(mesh.api, "apps/v1", kind, NAMESPACE) == []
+        assert not stack_dir("digits").exists()

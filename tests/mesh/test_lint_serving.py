@@ -15,9 +15,7 @@ from plane.traffic import ask
 from plane.waiting import until
 from scipy.stats import binomtest
 
-from deploy import models
 from deploy.lint.examples import EXAMPLES, one, sound
-from experiments.core import reading
 from experiments.core.home import CHECKOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
@@ -29,24 +27,16 @@ ANY = {"app": None, "version": None}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """By folder on the node: two small models that are trained on the spot."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("SPLITPROOF_HOME", str(tmp_path_factory.mktemp("home")))
-        found = models.ensure(reading.load("digits"), lambda _: None)
-    return {"/data/models/resnet50": found["small"].base_path, "/data/models/resnet101": found["large"].base_path}
-
-
-@pytest.fixture(scope="module")
 def serving(mesh, trained):
     """The sound stack, for all of these tests; its pods serve what their ConfigMap and their volume say."""
+    on_node = {"/data/models/resnet50": trained["small"], "/data/models/resnet101": trained["large"]}
 
     def program(pod, _):
         name, address = name_of(mesh, pod), pod["status"]["podIP"]
         (folder,) = [volume["hostPath"]["path"] for volume in pod["spec"]["volumes"] if volume["name"] == "model"]
         arguments = [
             sys.executable, "-m", "deploy.embedded.serving", "--model-name", name, "--model-base-path",
-            str(trained[folder]), "--host", address, "--rest-port", "8501",
+            str(on_node[folder]), "--host", address, "--rest-port", "8501",
         ]  # fmt: skip
         return Program(arguments, f"http://{address}:8501/v1/models/{name}/metadata", {"PYTHONPATH": str(CHECKOUT)})
 

@@ -123,7 +123,8 @@ def test_what_is_routed_to_nothing_gets_503(stack, code):
         settle(stack, lambda mesh: set(by_version(asked(mesh, 40))) == {"resnet50", None})
         found = statuses(asked(stack, COUNT))
         if code != "SP103":
-            assert {finding.code for finding in check(live(stack)).findings} == {code}
+            # The traffic fails as soon as the old pods go, which may be before the new ones are there to be seen.
+            until(lambda: {each.code for each in check(live(stack)).findings} == {code}, f"{code} alone", 30)
     assert set(found) == {200, 503}
     check_share(found[503], COUNT, 0.3)
 

@@ -7,14 +7,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from plane import api
-from plane.mesh import serving
 from plane.objects import pods, rendered
 from plane.processes import environment
 from plane.traffic import ask, by_version
 from plane.waiting import until
 
-from deploy import models
-from experiments.core import reading
 from experiments.core.children import end
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
@@ -45,18 +42,6 @@ def post(url, path, body):
     )
     connection.close()
     return found
-
-
-@pytest.fixture
-def digits(mesh, tmp_path, monkeypatch):
-    """The pods of `digits` are our serving processes with its trained models, for one test."""
-    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path))
-    loaded = reading.load("digits")
-    found = models.ensure(loaded, lambda _: None)
-    rule = serving(loaded.experiment.model, {arm: model.base_path for arm, model in found.items()})
-    mesh.kubelet.rules.insert(0, rule)
-    yield loaded
-    mesh.kubelet.rules.remove(rule)
 
 
 def test_our_serving_processes_answer_as_the_pods(mesh, applied, digits):

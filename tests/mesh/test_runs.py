@@ -14,8 +14,7 @@ from plane.objects import apply_all, remove_all, rendered
 from plane.processes import environment
 from plane.waiting import until
 
-from deploy import models as provisioning
-from experiments.core import reading, records
+from experiments.core import journal, records
 from experiments.core.home import CHECKOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
@@ -45,7 +44,7 @@ class Runner:
                 [sys.executable, "-m", "experiments", "run", "digits", "--target", "kubernetes", *SHORT, *options,
                  "--gateway", self.mesh.gateway_url, "--runs", str(self.folder / "runs")],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT,
-                env={**environment(self.mesh.place), "SPLITPROOF_HOME": str(self.folder / "home")},
+                env=environment(self.mesh.place),
             )  # fmt: skip
 
     def finish(self, process):
@@ -58,28 +57,31 @@ class Runner:
     def run(self, *options):
         return self.finish(self.start(*options))
 
+    def rows(self):
+        """What the run has recorded so far."""
+        shards = [path for path in (self.folder / "runs").glob("*/*/requests-*.jsonl") if path.stat().st_size]
+        return [row for path in shards for row in records.read_shard(path).rows]
+
     def await_phase(self, name, rows=200):
         """Wait until a run has recorded that many requests in a phase."""
 
         def reached():
-            shards = [path for path in (self.folder / "runs").glob("*/*/requests-*.jsonl") if path.stat().st_size]
-            read = [row.route or "" for path in shards for row in records.read_shard(path).rows]
-            return sum(route.startswith(f"{name}/") for route in read) >= rows
+            return sum((row.route or "").startswith(f"{name}/") for row in self.rows()) >= rows
 
         until(reached, f"{rows} requests in phase {name}", 150)
 
+    def await_foreign(self):
+        """Wait until the run's own journal tells of somebody else."""
+
+        def told():
+            return any('"foreign"' in path.read_text() for path in (self.folder / "runs").glob("*/*/journal.jsonl"))
+
+        until(told, "the run to hear of it", 20, every_s=0.02)
+
 
 @pytest.fixture
-def runner(mesh, tmp_path, models, monkeypatch):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "models").symlink_to(models)
-    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path / "home"))
-    loaded = reading.load("digits")
-    found = {arm: model.base_path for arm, model in provisioning.ensure(loaded, lambda _: None).items()}
-    rule = serving(loaded.experiment.model, found)
-    mesh.kubelet.rules.insert(0, rule)
-    yield Runner(mesh, tmp_path, found)
-    mesh.kubelet.rules.remove(rule)
+def runner(mesh, digits, trained, tmp_path):  # noqa: ARG001 - its pods are our serving processes
+    return Runner(mesh, tmp_path, trained)
 
 
 def required(report):
@@ -106,22 +108,29 @@ def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, r
         assert api.listed(mesh.api, "coordination.k8s.io/v1", "Lease", "tf-serving") == []
 
 
-def test_weights_that_somebody_edits_under_the_run_are_found_and_their_editor_named(mesh, runner):
+def test_weights_that_somebody_edits_under_the_run_are_the_routing_s_fault_and_their_editor_is_named(mesh, runner):
     process = runner.start("--set", "phases.1.for=15s")
     runner.await_phase("split")
+    edited_us = time.time_ns() // 1000
     with mesh.inside():
         http = api.get(mesh.api, VIRTUAL)["spec"]["http"]
         http[0]["route"][0]["weight"], http[0]["route"][1]["weight"] = 30, 70
         api.apply(mesh.api, {**VIRTUAL, "spec": {"http": http}}, manager="kubectl-edit", force=True)
-    edited_us = time.time_ns() // 1000
+    runner.await_foreign()
+    assert sum(row.start_us >= edited_us for row in runner.rows()) < 300
     code, report, text, run = runner.finish(process)
-    assert code in (1, 4), text
-    told = checks(report)["nobody else changed routes"]
-    assert not told["ok"]
-    assert "(weights now small 30/large 70) by kubectl-edit" in told["sentence"]
-    (line,) = [each for each in (run / "journal.jsonl").read_text().splitlines() if '"foreign"' in each]
-    rows = [row for path in records.RunDir(run).shards() for row in records.read_shard(path).rows]
-    assert sum(edited_us <= row.start_us <= json.loads(line)["at_us"] for row in rows) < 300
+    assert code == 4, text
+    verdict = report["verdict"]
+    assert (verdict["word"], verdict["cause"]) == ("invalid", "routing")
+    told = "VirtualService digits-classifier was changed (weights now small 30/large 70) by kubectl-edit"
+    assert told in verdict["sentence"]
+    assert verdict["sentence"].endswith("the model may be fine.")
+    assert {claim["state"] for claim in report["claims"] if claim["phase"] == "split"} == {"void"}
+    assert {claim["state"] for claim in report["claims"] if claim["phase"] == "dark-launch"} <= {"shown", "undecided"}
+    (entry,) = [each for each in journal.read(run / "journal.jsonl") if isinstance(each, journal.Foreign)]
+    assert (entry.by, entry.object, entry.lasting) == ("kubectl-edit", "VirtualService", False)
+    (period,) = [each for each in report["periods"] if each["phase"] == "split"]
+    assert period["end_s"] * 1e6 <= entry.at_us - records.read_info(records.RunDir(run)).load_started_us + 1e5
 
 
 def test_an_attached_run_changes_routes_only_and_puts_them_back(mesh, runner):

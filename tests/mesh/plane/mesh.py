@@ -147,7 +147,10 @@ def _responder(pod: Json, _: Sequence[Json]) -> Program:
 
 
 def serving(
-    model: str, base_paths: Mapping[str, Path], options: Mapping[str, Sequence[str]] = MappingProxyType({})
+    model: str,
+    base_paths: Mapping[str, Path],
+    options: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    app: str | None = None,
 ) -> Rule:
     """A rule for the pods of an experiment: our own serving process, with the model of the pod's version.
 
@@ -155,6 +158,7 @@ def serving(
         model: The name that requests ask for.
         base_paths: By version, the folder that holds the model's version folders.
         options: By version, more options of the serving process, such as its faults.
+        app: The label `app` of the pods; any where there is none.
     """
 
     def program(pod: Json, _: Sequence[Json]) -> Program:
@@ -166,7 +170,7 @@ def serving(
         ready = f"http://{address}:{SERVING_PORT}/v1/models/{model}/metadata"
         return Program(arguments, ready, {"PYTHONPATH": str(CHECKOUT)})
 
-    return Rule({"app": None, "version": None}, program)
+    return Rule({"app": app, "version": None}, program)
 
 
 def _is_guarded(served: Api) -> bool:

@@ -17,11 +17,17 @@ _GONE_WITHIN_S = 60.0
 
 
 def rendered(mesh: Mesh, experiment: str, *options: str) -> list[Json]:
-    """What `python -m deploy render` prints."""
-    done = mesh.run([sys.executable, "-m", "deploy", "render", experiment, *options])
-    if done.returncode:
-        raise MeshError(done.stderr)
-    return [document for document in YAML(typ="safe").load_all(done.stdout) if document]
+    """What `python -m deploy render` prints; the command runs once for the same arguments."""
+    key = (experiment, *options)
+    if key not in _printed:
+        done = mesh.run([sys.executable, "-m", "deploy", "render", *key])
+        if done.returncode:
+            raise MeshError(done.stderr)
+        _printed[key] = done.stdout
+    return [document for document in YAML(typ="safe").load_all(_printed[key]) if document]
+
+
+_printed: dict[tuple[str, ...], str] = {}
 
 
 def apply_all(mesh: Mesh, manifests: Sequence[Json]) -> None:

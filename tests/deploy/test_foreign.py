@@ -1,0 +1,64 @@
+"""Which changes on a cluster are told as somebody else's: no cluster is needed to know."""
+
+import time
+
+from deploy.cluster import foreign
+from deploy.cluster.foreign import Watch
+
+
+def virtual(generation, name="web", manager="kubectl-edit"):
+    weights = [{"destination": {"subset": "old"}, "weight": 30}, {"destination": {"subset": "new"}, "weight": 70}]
+    written = {"manager": manager, "operation": "Apply", "time": "2026-01-01T00:00:00Z", "fieldsV1": {"f:spec": {}}}
+    metadata = {"name": name, "generation": generation, "managedFields": [written]}
+    return {"kind": "VirtualService", "metadata": metadata, "spec": {"http": [{"route": weights}]}}
+
+
+def pod(uid, replica_set):
+    owner = {"kind": "ReplicaSet", "name": replica_set}
+    return {"kind": "Pod", "metadata": {"uid": uid, "name": f"{replica_set}-{uid}", "ownerReferences": [owner]}}
+
+
+def watch(heard):
+    return Watch(cluster=None, namespace="shop", told=heard.append)
+
+
+def test_a_change_of_our_own_is_not_told_and_the_next_by_somebody_else_is():
+    heard = []
+    watching = watch(heard)
+    watching.ours(virtual(2))
+    foreign._hear(watching, "MODIFIED", virtual(2))
+    assert heard == []
+    foreign._hear(watching, "MODIFIED", virtual(3))
+    (entry,) = heard
+    assert (entry.by, entry.object, entry.routes, entry.lasting) == ("kubectl-edit", "VirtualService", True, False)
+    assert entry.what == "VirtualService web was changed (weights now old 30/new 70)"
+
+
+def test_what_no_phase_of_ours_puts_right_lasts():
+    heard = []
+    watching = watch(heard)
+    watching.ours(virtual(1))
+    foreign._hear(watching, "ADDED", virtual(1, "another"))
+    foreign._hear(watching, "ADDED", {**virtual(1), "kind": "DestinationRule"})
+    assert [(entry.object, entry.lasting) for entry in heard] == [("VirtualService", True), ("DestinationRule", True)]
+
+
+def test_a_change_that_was_missed_is_as_old_as_the_watch_s_end_but_not_older_than_our_own():
+    heard = []
+    watching = watch(heard)
+    foreign._hear(watching, "MODIFIED", virtual(1), 1_000)
+    watching.ours(virtual(2))
+    foreign._hear(watching, "MODIFIED", virtual(3), 1_000)
+    assert heard[0].at_us == 1_000
+    assert heard[1].at_us >= time.time_ns() // 1000 - 60_000_000
+
+
+def test_the_pods_of_a_deployment_that_we_took_away_go_by_our_hand():
+    heard = []
+    watching = watch(heard)
+    for each in (pod("1", "web-new-5f6d"), pod("2", "web-old-77c8")):
+        watching.pods[each["metadata"]["uid"]] = each["metadata"]["name"]
+    watching.gone("Deployment", "web-new")
+    for each in (pod("1", "web-new-5f6d"), pod("2", "web-old-77c8")):
+        foreign._hear(watching, "DELETED", each)
+    assert [entry.what for entry in heard] == ["pod web-old-77c8-2 is gone"]
