@@ -36,12 +36,13 @@ def child(experiment: Experiment, state: StateDir, model: ModelInfo, faults: Fau
     else:
         command = [
             sys.executable, "-m", "deploy.embedded.serving", "--model-name", experiment.model,
-            "--model-base-path", str(model.base_path), "--rest-port", str(port), *_faults(faults, arm),
+            "--model-base-path", str(model.base_path), "--rest-port", str(port), *fault_options(faults, arm),
         ]  # fmt: skip
     return Child(process_name(arm), command, str(state.log(f"serving-{arm}")))
 
 
-def _faults(faults: Faults, arm: str) -> list[str]:
+def fault_options(faults: Faults, arm: str) -> list[str]:
+    """What makes our serving process break as an arm is told to."""
     found = []
     if arm in faults.slowdown:
         found += ["--slowdown", str(faults.slowdown[arm])]
