@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart lab digits selftest test test-all mesh mesh-programs check clean
+.PHONY: help quickstart lab digits selftest test test-all test-mesh mesh mesh-programs check clean
 
 help:            ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: $(VENV)/.dev         ## the tests that everybody runs
 
 test-all: $(VENV)/.dev     ## the slow ones too
 	$(PY) -m pytest
+
+test-mesh: $(VENV)/.dev    ## those on a real API server and Istio, where they can run (`make mesh-programs` first)
+	$(PY) -m pytest tests/mesh -rs
 
 mesh: $(VENV)/.dev         ## a real Kubernetes API server and Istio, without containers, until Ctrl-C (Linux, root)
 	$(PY) tests/mesh/up.py

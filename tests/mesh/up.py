@@ -7,7 +7,7 @@ import time
 
 import click
 from plane import binaries
-from plane.mesh import Mesh, standing, why_not
+from plane.mesh import Mesh, standing, why_no_place
 from plane.waiting import MeshError
 
 from experiments.core import command
@@ -24,13 +24,13 @@ def up(build_only: bool, seconds: float | None) -> None:  # noqa: FBT001 - a fla
     def told(text: str) -> None:
         command.say(f"{time.monotonic() - began:6.1f} s  {text}")
 
+    reason = why_no_place()
+    if reason:
+        raise StackError(f"no mesh can be put up here: {reason}.")
     try:
         binaries.build(told)
         if build_only:
             return
-        reason = why_not()
-        if reason:
-            raise StackError(f"no mesh can be put up here: {reason}.")
         with standing(told) as mesh:
             _describe(mesh)
             _wait(seconds)

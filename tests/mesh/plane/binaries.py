@@ -89,6 +89,8 @@ def build(progress: Progress) -> None:
     """
     cache().mkdir(parents=True, exist_ok=True)
     with _alone():
+        for left in cache().glob(".*-*"):  # of a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
         wanted = missing()
         if wanted and shutil.which("go") is None:
             raise BuildError(
@@ -112,7 +114,7 @@ def _build(module: Module) -> None:
         out = Path(aside) / "programs"
         out.mkdir()
         command = ["nice", "-n", "19", "go", "build", "-mod=readonly", *module.flags, "-o", f"{out}{os.sep}", "tool"]
-        environment = {**os.environ, "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -p=1"}
+        environment = {**os.environ, "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
         done = subprocess.run(
             command, cwd=MODULES / module.name, env=environment, capture_output=True, text=True, check=False
         )

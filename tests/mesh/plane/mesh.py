@@ -80,6 +80,17 @@ def is_ready(pod: Json) -> bool:
 
 def why_not() -> str | None:
     """Why no mesh can be put up here; None where it can."""
+    reason = why_no_place()
+    lacking = [module.name for module in binaries.missing()]
+    if reason is None and lacking:
+        return (
+            f"the cache {binaries.cache()} lacks the programs of {', '.join(lacking)}; `make mesh-programs` builds them"
+        )
+    return reason
+
+
+def why_no_place() -> str | None:
+    """Why no mesh could be put up here even if its programs were there; None where it could."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
@@ -87,12 +98,11 @@ def why_not() -> str | None:
     for program in ("ip", "openssl"):
         if shutil.which(program) is None:
             return f"{program} is not on the PATH"
-    lacking = [module.name for module in binaries.missing()]
-    if lacking:
-        return (
-            f"the cache {binaries.cache()} lacks the programs of {', '.join(lacking)}; `make mesh-programs` builds them"
-        )
-    return None
+    try:
+        with namespace.made():
+            return None
+    except OSError as error:  # root in a container may lack the capability
+        return f"no network namespace can be made ({error})"
 
 
 @contextmanager

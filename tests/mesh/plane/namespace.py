@@ -95,7 +95,7 @@ def _ip(commands: Sequence[str], name: str | None = None) -> None:
     command = ["ip", *(["-n", name] if name else []), "-batch", "-"]
     done = subprocess.run(command, input="\n".join(commands), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OSError(f"ip {'; '.join(commands)}: {done.stderr.strip()}")
+        raise OSError(f"ip {'; '.join(commands)}: {' '.join(done.stderr.split())}")
 
 
 def _names() -> list[str]:
