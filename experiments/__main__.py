@@ -7,6 +7,7 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from deploy.options import cluster_options, named, refuse_without_cluster, wanted
 from experiments.core import command, reading
 from experiments.core.errors import Exit, SplitproofError
 from experiments.core.quantities import Seconds
@@ -31,9 +32,7 @@ def list_experiments() -> None:
 @experiments.command()
 @click.argument("experiment")
 @click.option("--target", type=click.Choice(["embedded", "kubernetes"]), default="embedded", show_default=True)
-@click.option("--context", help="kubernetes: context of the kubeconfig; needed where there are several.")
-@click.option("--gateway", metavar="URL", help="kubernetes: the way in, where it cannot be found.")
-@click.option("--profile", type=click.Choice(["tutorial", "hardened"]), default="hardened", show_default=True)
+@cluster_options
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value, as load.arrivals=5/s.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Load processes.")
@@ -50,7 +49,7 @@ def run(
     **cluster: Any,
 ) -> int:
     """Run EXPERIMENT (a file, or a name of the catalogue) and print its verdict; the exit code is the verdict's."""
-    loaded = reading.load(experiment, changes)
+    loaded = reading.load(experiment, named(changes, cluster))
     limit = _duration(at_most)
     # The parts that a run needs are heavy: `list`, `--help` and a wrong file do without them.
     from analysis.publish import publish
@@ -75,14 +74,10 @@ def _target(target: str, cluster: dict[str, Any]) -> Any:
     """
     from experiments.targets import Embedded, Kubernetes
 
-    given = {name: value for name, value in cluster.items() if value is not None and value != "hardened"}
     if target == "embedded":
-        if given:
-            raise click.UsageError(f"--{next(iter(given))} belongs to --target kubernetes; add that, or leave it out.")
+        refuse_without_cluster(cluster)
         return Embedded()
-    from deploy.cluster.stack import Wanted
-
-    return Kubernetes(Wanted(**given))
+    return Kubernetes(wanted(cluster))
 
 
 def _duration(text: str | None) -> float | None:

@@ -24,6 +24,7 @@ from analysis.look import Look
 from deploy.manifests import phase_http
 from experiments.brakes import Brakes
 from experiments.core import children, home, journal, records
+from experiments.core.access import refuse_unset
 from experiments.core.errors import StackError
 from experiments.core.hypotheses import register
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -87,6 +88,7 @@ def conduct(loaded: Loaded, options: Options, narrator: Narrator) -> Outcome:
         Stopped: a signal ended it; the run directory is closed as interrupted.
     """
     target = options.target
+    refuse_unset(loaded.experiment)
     with (
         _signals_raise(),
         target.reserved(loaded),

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import xxhash
 
 from experiments.core import home, reading
+from experiments.core.access import DIRECT, Access, access_of, refuse_unset
 from experiments.core.errors import ExperimentError, ProvisionError, StackError
 from experiments.core.profile import profile
 from experiments.core.records import RunDir, read_info
@@ -37,7 +39,7 @@ class Assignment:
         stack: What the experiment's stack says of itself, if there is one.
         run: The run directory that a conductor made, if one did.
         runs: Where a run directory of our own goes.
-        ca_file: Certificates to trust instead of the system's.
+        access: How the host is spoken to: names, trusted certificates, our own.
         open_loop: Whether arrivals come from the schedule.
         cohorts: The cohorts that were chosen (all, unless tags say otherwise).
         notes: Sentences about what the report will not be able to say.
@@ -49,7 +51,7 @@ class Assignment:
     stack: StackInfo | None
     run: RunDir | None
     runs: Path
-    ca_file: str | None
+    access: Access
     open_loop: bool
     cohorts: tuple[str, ...]
     notes: tuple[str, ...]
@@ -98,16 +100,18 @@ def resolve(options: argparse.Namespace) -> Assignment:
         experiment, assumed = reading.from_mapping(read_info(run).experiment, str(run.info)), None
     else:
         experiment, assumed = choose_experiment(options.experiment, assume=bool(options.host and options.payload))
+    refuse_unset(experiment)
     stack = read_stack(experiment.name)
+    access = _access(options, experiment, stack)
     payloads, unreferenced = _payloads(options.payload, experiment, stack)
     return Assignment(
         experiment=experiment,
         payloads=payloads,
-        host=_host(options, experiment, stack),
+        host=_host(options, experiment, stack, access),
         stack=stack,
         run=run,
         runs=Path(options.runs).absolute() if options.runs else home.runs(),
-        ca_file=options.ca_file,
+        access=access,
         open_loop=is_open_loop(options),
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
         notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
@@ -144,11 +148,23 @@ def choose_experiment(named: str | None, *, assume: bool) -> tuple[Experiment, s
     return reading.load(DEFAULT_EXPERIMENT).experiment, note
 
 
-def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None) -> str | None:
+def _access(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None) -> Access:
+    """What the options say, else what the stack was put up with, else the experiment."""
+    known = stack.access if stack else DIRECT
+    given = {
+        "host": options.host_header,
+        "sni": options.sni,
+        **{name: getattr(options, name) for name in ("ca_file", "client_cert", "client_key")},
+    }
+    said = {name: value for name, value in given.items() if value is not None}
+    return access_of(experiment, msgspec.structs.replace(known, **said))
+
+
+def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None, access: Access) -> str | None:
     """--host, else the gateway of the stack; checked here if the load starts by itself."""
     host: str | None = options.host or (stack.gateway_url if stack else None)
     if host is not None:
-        Dialer(target(host), options.ca_file)  # refuses what it cannot use
+        Dialer(target(host, access))  # refuses what it cannot use
     if starts_by_itself(options):
         check_reachable(host, experiment.name)
     return host

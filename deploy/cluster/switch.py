@@ -17,9 +17,6 @@ from experiments.core.errors import StackError
 from experiments.core.reading import Loaded
 from experiments.core.stack import StackDir, StackInfo
 
-GATEWAY_PORT = 8080
-"""Where the pods of Istio's gateway listen for port 80: its image runs without root since 1.6."""
-
 _READY_WITHIN_S = 300.0
 
 
@@ -101,8 +98,17 @@ def form_of(stack: StackInfo) -> Form:
     """How the objects of a stack were written."""
     if stack.cluster is None:
         raise StackError(f"{stack.experiment.get('name')}: its stack stands on no cluster.")
-    profile: Profile = "tutorial" if stack.cluster.profile == "tutorial" else "hardened"
-    return Form(profile, stack.cluster.model_root, istio_api=stack.cluster.istio)
+    there = stack.cluster
+    profile: Profile = "tutorial" if there.profile == "tutorial" else "hardened"
+    return Form(
+        profile,
+        there.model_root,
+        istio_api=there.istio,
+        model_claim=there.model_claim,
+        image=there.image,
+        gateway_namespace=there.gateway_namespace,
+        mutual_tls=there.mutual_tls,
+    )
 
 
 def _apply(cluster: Cluster, loaded: Loaded, objects: Sequence[Json], watch: Watch | None) -> None:
@@ -129,9 +135,8 @@ def _await(
     if not effect.tells(http, phase):
         time.sleep(effect.BLIND_S)
         return journal.Effective(sequence, now_us(), 0, seen=False)
-    selector = stack.cluster.selector if stack.cluster else {}
-    with effect.eyes(cluster, stack.gateway_url, selector, GATEWAY_PORT) as seen_by:
-        effect.await_effective(loaded.experiment, phase, seen_by, {})
+    with effect.eyes(cluster, stack) as seen_by:
+        effect.await_effective(loaded.experiment, phase, seen_by)
         return journal.Effective(sequence, now_us(), effect.PROBES * len(seen_by.urls))
 
 
