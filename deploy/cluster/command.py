@@ -10,7 +10,7 @@ from deploy.cluster.client import connect
 from deploy.cluster.objects import name_of
 from deploy.cluster.stack import Wanted
 from deploy.manifests import manifests
-from deploy.phases import find_phase
+from deploy.phases import ON_END, find_phase
 from experiments.core import command
 from experiments.core.reading import Loaded
 
@@ -48,7 +48,7 @@ def status_lines(name: str) -> list[str]:
     lines += [f"  pod      {pod}  {arm}  {'ready' if ready else 'not ready'}" for pod, arm, ready in found.pods]
     lines += [f"  drift    {sentence}" for sentence in found.drift]
     if found.drift:
-        lines.append(f"  remedy   python -m deploy route {name} {found.phase}")
+        lines.append(f"  remedy   python -m deploy route {name} {found.phase if found.phase != ON_END else 'PHASE'}")
     return lines
 
 

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,7 @@ from deploy.embedded.state import locked, refuse_reserved
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
 from deploy.model_info import ModelInfo
-from deploy.phases import Edit, find_phase, loaded_of
+from deploy.phases import ON_END, Edit, ending, ending_http, find_phase, loaded_of, stated
 from deploy.staging import stage
 from experiments.core import journal
 from experiments.core.access import DIRECT, Access, access_of, refuse_unset
@@ -35,12 +35,14 @@ from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
 from experiments.core.records import SCHEMA, References, write_json
-from experiments.core.routing import SERVICE_PORT, http_routes
-from experiments.core.spec import Experiment, Phase, Route, Rule
+from experiments.core.routing import SERVICE_PORT
+from experiments.core.spec import Experiment
 from experiments.core.stack import PLAIN, ClusterInfo, Front, Pod, StackDir, StackInfo, read_payloads, read_stack
 from experiments.core.versions import installed
 
 TARGET = "kubernetes"
+
+_STAY = "routes stay as the last phase left them (on_end: leave)"
 
 _VERSIONS_OF = ("kubernetes",)
 
@@ -155,7 +157,7 @@ def _route_first(cluster: Cluster, loaded: Loaded, info: StackInfo, phase: str, 
     with gateway(cluster, info) as url:
         reached = msgspec.structs.replace(info, gateway_url=url)
         state = StackDir(stack_dir(loaded.experiment.name))
-        switch.change(cluster, reached, state, phase, edit=edit, by="deploy up")
+        switch.change(cluster, reached, state, find_phase(loaded, phase), edit=edit, by="deploy up")
 
 
 def _finish(
@@ -424,26 +426,33 @@ def route(
         cluster, info = connected(name)
         refuse_unset(loaded_of(info).experiment)
         state = StackDir(stack_dir(name))
+        wanted = find_phase(loaded_of(info), phase)
         with gateway(cluster, info) as url:
             reached = msgspec.structs.replace(info, gateway_url=url)
-            change = switch.change(cluster, reached, state, phase, edit=edit, by=by, watch=watch)
+            change = switch.change(cluster, reached, state, wanted, edit=edit, by=by, watch=watch)
         apply(cluster, _notice(info, phase), force=True)
         return change
 
 
-def routing(name: str) -> list[Json]:
-    """The routes of a stack that are live."""
+def routing(name: str) -> journal.Change:
+    """The routing of a stack as it is live, with the phase that was put in force last.
+
+    Raises:
+        StackError: none is up, or it has no VirtualService.
+    """
     cluster, info = connected(name)
-    return switch.routes_of(cluster, info, loaded_of(info))
+    changes = journal.changes(journal.read(StackDir(stack_dir(name)).journal))
+    http = switch.routes_of(cluster, info, loaded_of(info))
+    return replace(changes[-1], http=http) if changes else journal.Change(0, ON_END, 0, None, "", http, [])
 
 
-def leave(loaded: Loaded, context: str | None, before: Sequence[Json] | None, told: Progress = _quiet) -> None:
+def leave(loaded: Loaded, context: str | None, before: journal.Change | None, told: Progress = _quiet) -> None:
     """End a run: a stack that was up goes on as `on_end` says, one that we put up goes down, an attached one is let go.
 
     Args:
         loaded: The experiment.
         context: Of the cluster.
-        before: The routes before the run, of a stack that was up.
+        before: The routing before the run, of a stack that was up.
         told: Told what happens.
     """
     name = loaded.experiment.name
@@ -453,27 +462,43 @@ def leave(loaded: Loaded, context: str | None, before: Sequence[Json] | None, to
     info = read_stack(name)
     attached_before = info.cluster.before if info and info.cluster else None
     if attached_before is not None:
-        settle(name, attached_before, told)
+        _settle_attached(name, attached_before, told)
     down(name, loaded, context, told, restore=False)
 
 
-def settle(name: str, before: Sequence[Json], told: Progress = _quiet) -> None:
-    """Leave the routes as the experiment's `on_end` says: as they were before, or all to one arm; or as they are.
+def settle(name: str, before: journal.Change, told: Progress = _quiet) -> None:
+    """Leave the routes of a stack that was up before a run as the experiment's `on_end` says.
 
     Raises:
-        StackError: the cluster refuses it.
+        StackError: the cluster refuses it, or the gateway does not take it.
     """
     cluster, info = connected(name)
-    loaded = loaded_of(info)
-    experiment, wish = loaded.experiment, loaded.experiment.on_end
-    if wish == "leave":
-        told("routes stay as the last phase left them (on_end: leave)")
+    experiment = loaded_of(info).experiment
+    if experiment.attach:
+        _settle_attached(name, before.http, told)
         return
-    arm = experiment.baseline if wish == "baseline" else experiment.canaries[0]
-    phase = Phase(name="on-end", route=Route(rules=(Rule(to={arm: 100}),)))
-    http = list(before) if wish == "restore" else http_routes(experiment, phase)
-    switch.set_routes(cluster, info, loaded, http)
-    told("routes are as they were before" if wish == "restore" else f"all traffic goes to {arm} (on_end: {wish})")
+    found = ending(experiment, before)
+    if found is None:
+        told(_STAY)
+        return
+    phase, edit, words = found
+    with locked(name, told), gateway(cluster, info) as url:
+        reached = msgspec.structs.replace(info, gateway_url=url)
+        switch.change(cluster, reached, StackDir(stack_dir(name)), phase, edit=edit, by="end of a run")
+        apply(cluster, _notice(info, phase.name), force=True)
+    told(words)
+
+
+def _settle_attached(name: str, before: Sequence[Json], told: Progress) -> None:
+    """The same for somebody else's stack, of which only the routes are ours to change."""
+    cluster, info = connected(name)
+    loaded = loaded_of(info)
+    found = ending_http(loaded.experiment, before)
+    if found is None:
+        told(_STAY)
+        return
+    switch.set_routes(cluster, info, loaded, found[0])
+    told(found[1])
 
 
 @dataclass(frozen=True)
@@ -501,12 +526,18 @@ def status(name: str) -> Status:
         (pod["metadata"]["name"], str((pod["metadata"].get("labels") or {}).get("version", "")), is_ready(pod))
         for pod in pods
     )
-    objects = manifests(loaded, find_phase(loaded, phase), switch.form_of(info)) if phase else []
+    objects = _stated(loaded, info, changes[-1]) if changes else []
     if loaded.experiment.attach:  # nothing else is ours to compare
         objects = [
             {**each, "spec": {"http": each["spec"]["http"]}} for each in objects if each["kind"] == "VirtualService"
         ]
     return Status(info, phase, seen, tuple(ownership.drift(cluster, objects)))
+
+
+def _stated(loaded: Loaded, info: StackInfo, last: journal.Change) -> list[Json]:
+    """The objects as the routing that was put in force last states them."""
+    phase, edit = stated(loaded.experiment, last)
+    return edit(manifests(loaded, phase, switch.form_of(info)))
 
 
 def down(

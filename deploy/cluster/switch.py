@@ -11,10 +11,11 @@ from deploy.cluster.objects import delete, get, merge, name_of
 from deploy.cluster.readiness import await_ready
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
-from deploy.phases import Edit, find_phase, loaded_of, now_us
+from deploy.phases import Edit, loaded_of, now_us
 from experiments.core import journal
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded
+from experiments.core.spec import Phase
 from experiments.core.stack import StackDir, StackInfo
 
 _READY_WITHIN_S = 300.0
@@ -24,7 +25,7 @@ def change(
     cluster: Cluster,
     stack: StackInfo,
     state: StackDir,
-    phase_name: str,
+    phase: Phase,
     *,
     edit: Edit | None = None,
     by: str,
@@ -36,10 +37,9 @@ def change(
     the route is seen: at no time does a route lead to nothing. All of it lies between `applied` and `effective`.
 
     Raises:
-        StackError: no such phase; the API server refuses something; pods are not ready or the gateway does not take it.
+        StackError: the API server refuses something; pods are not ready or the gateway does not take it.
     """
     loaded = loaded_of(stack)
-    phase = find_phase(loaded, phase_name)
     objects = manifests(loaded, phase, form_of(stack))
     objects = edit(objects) if edit else objects
     virtual = next(each for each in objects if each["kind"] == "VirtualService")
