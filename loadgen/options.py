@@ -32,6 +32,12 @@ def add_options(parser: Any) -> None:
         help="Where the run directory is made. Default: runs/ in the checkout.",
     )
     group.add_argument(
+        "--run-id",
+        env_var="SPLITPROOF_RUN_ID",
+        metavar="ID",
+        help="Name of the run directory, where it is a part of a run on another machine.",
+    )
+    group.add_argument(
         "--ca-file",
         env_var="SPLITPROOF_CA_FILE",
         metavar="FILE",
