@@ -117,18 +117,43 @@ def ingress(cluster: Cluster, selector: Mapping[str, str], front: Front = PLAIN)
     Raises:
         StackError: no ready pod has the selector's labels.
     """
+    for service in _services(cluster, selector):
+        for url, how in _ways(cluster, service, front):
+            if _reached(url):
+                return Ingress(url, how, selector, front)
+    return Ingress(None, _advice(cluster), selector, front)
+
+
+def from_inside(cluster: Cluster, selector: Mapping[str, str], front: Front = PLAIN) -> str:
+    """The URL of the same way in for those in the cluster: the gateway's Service by its name.
+
+    Raises:
+        StackError: no ready pod has the selector's labels, or no Service with that port leads to it.
+    """
+    for service in _services(cluster, selector):
+        if any(each.get("port") == front.port for each in service["spec"].get("ports") or ()):
+            name, space = service["metadata"]["name"], service["metadata"]["namespace"]
+            return f"{front.scheme}://{name}.{space}:{front.port}"
+    raise StackError(
+        f"{cluster}: no Service of the gateway has port {front.port}; name the way in with --load-host URL."
+    )
+
+
+def _services(cluster: Cluster, selector: Mapping[str, str]) -> list[Json]:
+    """The Services that lead to the gateway's pods.
+
+    Raises:
+        StackError: no ready pod has the selector's labels.
+    """
     labels = ",".join(f"{name}={value}" for name, value in selector.items())
     pods = [pod for pod in listed(cluster, "v1", "Pod", "", labels) if is_ready(pod)]
     if not pods:
         raise StackError(f"{cluster}: no ready pod has the Gateway's labels {labels}; install an ingress gateway.")
     own = dict(pods[0]["metadata"].get("labels") or {})
     services = listed(cluster, "v1", "Service", pods[0]["metadata"]["namespace"])
-    fitting = [each for each in services if (each["spec"].get("selector") or {}).items() <= own.items()]
-    for service in (each for each in fitting if each["spec"].get("selector")):
-        for url, how in _ways(cluster, service, front):
-            if _reached(url):
-                return Ingress(url, how, selector, front)
-    return Ingress(None, _advice(cluster), selector, front)
+    return [
+        each for each in services if each["spec"].get("selector") and each["spec"]["selector"].items() <= own.items()
+    ]
 
 
 def _ways(cluster: Cluster, service: Json, front: Front) -> Iterator[tuple[str, str]]:
