@@ -15,6 +15,7 @@ from deploy.embedded.state import names
 from deploy.lint.command import lint
 from deploy.locust_manifests import LoadForm, load_manifests
 from deploy.model_info import RESNET
+from deploy.options import cluster_options, named, refuse_without_cluster, wanted
 from deploy.phases import find_phase
 from deploy.tasks import write_whole
 from experiments.core import command, reading
@@ -73,18 +74,13 @@ def _name(experiment: str) -> str:
 @click.option("--phase", help="Begin with this phase instead of the first.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=_SET)
 @_target()
-@_context()
-@click.option("--gateway", metavar="URL", help="kubernetes: the way in, where it cannot be found.")
-@click.option("--profile", type=click.Choice(["tutorial", "hardened"]), default="hardened", show_default=True)
-@click.option(
-    "--model-root", default=objects.Form.model_root, show_default=True, help="kubernetes: folder on the node."
-)
+@cluster_options
 @click.option("--force-conflicts", "force", is_flag=True, help="kubernetes: take over fields that others own.")
 @click.option(
     "--dry-run", is_flag=True, help="kubernetes: let the API server say what it would do, and change nothing."
 )
-@click.option("--timeout", "within_s", type=click.FloatRange(1, 86_400), default=300.0, show_default=True,
-              help="kubernetes: seconds for pods to become ready.")  # fmt: skip
+@click.option("--timeout", "within_s", type=click.FloatRange(1, 86_400),
+              help="kubernetes: seconds for pods to become ready. [default: 300]")  # fmt: skip
 def up(
     experiment: str,
     port: int | None,
@@ -95,12 +91,13 @@ def up(
     **cluster: Any,
 ) -> None:
     """Put a stack up and leave it running; print the gateway's URL."""
-    loaded = reading.load(experiment, changes)
+    loaded = reading.load(experiment, named(changes, cluster))
     if target == "kubernetes":
         from deploy.cluster import command as on_cluster
 
-        on_cluster.up(loaded, phase, on_cluster.Wanted(**cluster), dry_run=dry_run)
+        on_cluster.up(loaded, phase, wanted(cluster), dry_run=dry_run)
         return
+    refuse_without_cluster({**cluster, "dry_run": dry_run})
     info = embedded.up(loaded, port=port, first_phase=phase, progress=command.say)
     command.say(f"change its routing with: python -m deploy route {loaded.experiment.name} PHASE")
     click.echo(info.gateway_url)
@@ -128,10 +125,10 @@ def route(experiment: str, phase: str, target: str | None) -> None:
 @_target()
 def status(experiment: str | None, target: str | None) -> None:
     """Say what is up: pods, phase in force, ports, and what is wrong; all stacks without EXPERIMENT."""
-    wanted = [_name(experiment)] if experiment else names()
-    if not wanted:
+    asked = [_name(experiment)] if experiment else names()
+    if not asked:
         click.echo("no stack is up")
-    for name in wanted:
+    for name in asked:
         if _on_cluster(name, target):
             from deploy.cluster import command as on_cluster
 

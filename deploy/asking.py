@@ -1,9 +1,12 @@
 """One question over HTTP on a connection of its own: to a pod, through the gateway, to Envoy's admin page."""
 
 import http.client
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from experiments.core.access import DIRECT, Access, equip
 
 _TIMEOUT_S = 5.0
 
@@ -24,16 +27,23 @@ def ask(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     timeout_s: float = _TIMEOUT_S,
+    access: Access | None = None,
 ) -> Answer | None:
     """The answer to one request on a connection of its own; None where there is none.
 
-    No proxy of the environment stands in between: everything that is asked here listens on this machine.
+    No proxy of the environment stands in between. `access` says what to ask for, and over TLS whom to trust.
+
+    Raises:
+        StackError: the access names a file that cannot be used.
     """
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    parts, access = urlsplit(url), access or DIRECT
+    headers = dict(headers or {})
+    if access.host and "host" not in {name.lower() for name in headers}:
+        headers["Host"] = access.host
+    connection = _connection(parts, timeout_s, access)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     try:
-        connection.request(method, target, body, dict(headers or {}))
+        connection.request(method, target, body, headers)
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, found, response.read())
@@ -41,3 +51,26 @@ def ask(
         return None
     finally:
         connection.close()
+
+
+class _Named(http.client.HTTPConnection):
+    """HTTP over TLS that asks for, and verifies, a name of its own, whatever address it connects to."""
+
+    default_port = 443
+
+    def __init__(self, host: str, port: int | None, timeout: float, context: ssl.SSLContext, name: str) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._trust, self._name = context, name
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = self._trust.wrap_socket(self.sock, server_hostname=self._name)
+
+
+def _connection(parts: SplitResult, timeout_s: float, access: Access) -> http.client.HTTPConnection:
+    host = parts.hostname or ""
+    if parts.scheme != "https":
+        return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    equip(context, access)
+    return _Named(host, parts.port, timeout_s, context, access.server_name(host))

@@ -12,6 +12,7 @@ from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import get, listed, serves
 from deploy.cluster.readiness import is_ready
 from experiments.core.errors import StackError
+from experiments.core.stack import PLAIN, Front
 
 VERSIONS = tuple(f"networking.istio.io/{version}" for version in ("v1", "v1beta1", "v1alpha3"))
 """API versions of Istio's routing, the newest first."""
@@ -43,6 +44,7 @@ class Ingress:
     url: str | None
     how: str
     selector: Mapping[str, str]
+    front: Front = PLAIN
 
 
 def find(cluster: Cluster) -> Istio:
@@ -109,8 +111,36 @@ def injection(cluster: Cluster, namespace: str, istio: Istio) -> str | None:
     return "it has no label istio-injection=enabled"
 
 
-def ingress(cluster: Cluster, selector: Mapping[str, str]) -> Ingress:
+def ingress(cluster: Cluster, selector: Mapping[str, str], front: Front = PLAIN) -> Ingress:
     """Where a Gateway with this selector takes traffic in: a load balancer, a node port, or only a forwarded port.
+
+    Raises:
+        StackError: no ready pod has the selector's labels.
+    """
+    for service in _services(cluster, selector):
+        for url, how in _ways(cluster, service, front):
+            if _reached(url):
+                return Ingress(url, how, selector, front)
+    return Ingress(None, _advice(cluster), selector, front)
+
+
+def from_inside(cluster: Cluster, selector: Mapping[str, str], front: Front = PLAIN) -> str:
+    """The URL of the same way in for those in the cluster: the gateway's Service by its name.
+
+    Raises:
+        StackError: no ready pod has the selector's labels, or no Service with that port leads to it.
+    """
+    for service in _services(cluster, selector):
+        if any(each.get("port") == front.port for each in service["spec"].get("ports") or ()):
+            name, space = service["metadata"]["name"], service["metadata"]["namespace"]
+            return f"{front.scheme}://{name}.{space}:{front.port}"
+    raise StackError(
+        f"{cluster}: no Service of the gateway has port {front.port}; name the way in with --load-host URL."
+    )
+
+
+def _services(cluster: Cluster, selector: Mapping[str, str]) -> list[Json]:
+    """The Services that lead to the gateway's pods.
 
     Raises:
         StackError: no ready pod has the selector's labels.
@@ -121,28 +151,26 @@ def ingress(cluster: Cluster, selector: Mapping[str, str]) -> Ingress:
         raise StackError(f"{cluster}: no ready pod has the Gateway's labels {labels}; install an ingress gateway.")
     own = dict(pods[0]["metadata"].get("labels") or {})
     services = listed(cluster, "v1", "Service", pods[0]["metadata"]["namespace"])
-    fitting = [each for each in services if (each["spec"].get("selector") or {}).items() <= own.items()]
-    for service in (each for each in fitting if each["spec"].get("selector")):
-        for url, how in _ways(cluster, service):
-            if _reached(url):
-                return Ingress(url, how, selector)
-    return Ingress(None, _advice(cluster), selector)
+    return [
+        each for each in services if each["spec"].get("selector") and each["spec"]["selector"].items() <= own.items()
+    ]
 
 
-def _ways(cluster: Cluster, service: Json) -> Iterator[tuple[str, str]]:
+def _ways(cluster: Cluster, service: Json, front: Front) -> Iterator[tuple[str, str]]:
     """URLs that may lead to a gateway's Service, the best first."""
     spec, name = service["spec"], f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-    port = next((each for each in spec.get("ports") or () if each.get("port") == 80), None)  # noqa: PLR2004 - HTTP
+    port = next((each for each in spec.get("ports") or () if each.get("port") == front.port), None)
     if port is None:
         return
     for entry in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
         address = entry.get("ip") or entry.get("hostname")
-        yield f"http://{address}:80", f"the load balancer of Service {name}"
+        yield f"{front.scheme}://{address}:{front.port}", f"the load balancer of Service {name}"
     if port.get("nodePort"):
         for node in listed(cluster, "v1", "Node"):
             for address in (node.get("status") or {}).get("addresses") or ():
                 if address["type"] in {"ExternalIP", "InternalIP"}:
-                    yield f"http://{address['address']}:{port['nodePort']}", f"the node port of Service {name}"
+                    url = f"{front.scheme}://{address['address']}:{port['nodePort']}"
+                    yield url, f"the node port of Service {name}"
 
 
 def _reached(url: str) -> bool:

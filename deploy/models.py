@@ -46,6 +46,11 @@ def ensure(loaded: Loaded, progress: Progress) -> dict[str, ModelInfo]:
     Raises:
         ProvisionError: a payload or a model cannot be made ready; the payloads are looked at first, being quicker.
     """
+    if not loaded.experiment.named:
+        raise ProvisionError(
+            f"{loaded.path}: arms name no model; only a stack that is there already does without (attach: true with "
+            "--target kubernetes); name keras, saved_model or digits."
+        )
     _look_at_payloads(loaded)
     folders = {arm: cache_folder(spec, loaded.folder) for arm, spec in loaded.experiment.arms.items()}
     missing = {folder: arm for arm, folder in reversed(folders.items()) if not _is_whole(folder)}

@@ -110,6 +110,11 @@ def common_preprocessing(loaded: Loaded, models: Mapping[str, ModelInfo]) -> Pre
     for arm, model in models.items():
         if model.preprocessing is None:
             raise ProvisionError(f"{arm}: its model takes no images, but {image} is one; use .json bodies as payloads.")
+    if not models:
+        raise ProvisionError(
+            f"{image}: no arm names its model, so nothing says how to prepare images; give .json bodies as payloads "
+            "(python -m deploy payload makes them)."
+        )
     by_arm = {arm: model.preprocessing for arm, model in models.items()}
     if len(set(by_arm.values())) > 1:
         told = "; ".join(f"{arm}: {_describe(preprocessing)}" for arm, preprocessing in by_arm.items() if preprocessing)

@@ -16,7 +16,7 @@ from deploy.asking import Answer, ask
 from experiments.core.answers import UndecodableAnswerError, Vector, distance, output_vector
 from experiments.core.attribution import MAX_RADIUS_FRACTION, Reference, match_radius, separation, tells_apart
 from experiments.core.errors import StackError
-from experiments.core.records import ArmReference, DirectAnswer, PayloadReference, References
+from experiments.core.records import SCHEMA, ArmReference, DirectAnswer, PayloadReference, References
 from experiments.core.routing import predict_path
 from experiments.core.spec import Experiment
 from experiments.core.stack import Pod, StackInfo
@@ -56,10 +56,55 @@ def check(
         bodies: Request body of each payload.
         progress: Told what is going on.
     """
+    return _judged(stack, references, _ask_all(stack, bodies, progress))
+
+
+def learn(
+    stack: StackInfo, bodies: Mapping[str, bytes], progress: Callable[[str], None] = lambda _: None
+) -> References:
+    """References from the pods' own answers, for arms of which no artefact is named.
+
+    An arm's reference for a payload is that of its answers which lies nearest to all the others. That the right model
+    is behind an arm's name is not proven by this; that its pods agree, and that the arms differ, is.
+
+    Raises:
+        StackError: an arm has no pod that answers every payload.
+    """
+    asked = _ask_all(stack, bodies, progress)
+    arms = [str(arm) for arm in stack.experiment["arms"]]
+    payloads = {
+        name: PayloadReference({arm: ArmReference(_medoid(_answers(asked, arm, name)), 0.0) for arm in arms})
+        for name in bodies
+    }
+    return _judged(stack, References(SCHEMA, "direct", payloads), asked)
+
+
+def _answers(asked: Sequence["_Asked"], arm: str, payload: str) -> list[Vector]:
+    own = [each for each in asked if each.pod.arm == arm]
+    found = [output for each in own for output in each.outputs.get(payload, ())]
+    if not found:
+        why = next((each.reasons[payload] for each in own if payload in each.reasons), "it has no ready pod")
+        raise StackError(
+            f"arm {arm!r}: no pod of it answers payload {payload} ({why}), and no artefact is named: nothing tells its "
+            "answers; mend its pods, or name its model."
+        )
+    return found
+
+
+def _medoid(answers: Sequence[Vector]) -> list[float]:
+    """The answer with the least distance to all the others."""
+    best = min(answers, key=lambda one: sum(distance(one, other) for other in answers))
+    return [float(value) for value in best]
+
+
+def _ask_all(stack: StackInfo, bodies: Mapping[str, bytes], progress: Callable[[str], None]) -> list["_Asked"]:
     progress(f"asking {len(stack.pods)} pods about {len(bodies)} payloads, past the gateway")
     path = predict_path(str(stack.experiment["model"]))
-    with ThreadPoolExecutor(len(stack.pods)) as pool:
-        asked = list(pool.map(lambda pod: _ask_pod(pod, path, bodies), stack.pods))
+    with ThreadPoolExecutor(max(len(stack.pods), 1)) as pool:
+        return list(pool.map(lambda pod: _ask_pod(pod, path, bodies), stack.pods))
+
+
+def _judged(stack: StackInfo, references: References, asked: Sequence["_Asked"]) -> References:
     payloads = {name: _compared(name, payload, asked) for name, payload in references.payloads.items()}
     problems = [sentence for each in asked for sentence in _pod_problems(each, references)]
     if stack.experiment.get("attribution") != "route-header":
@@ -199,7 +244,18 @@ def _like(output: Vector, payload: PayloadReference, own: str) -> str | None:
 
 
 def notes(experiment: Experiment, checked: References) -> list[str]:
-    """What a reader must know: that outputs cannot tell the arms apart, and the route header is relied upon."""
+    """What a reader must know: where references come from, and that the route header is relied upon."""
+    return [*_learned(checked), *_relied(experiment, checked)]
+
+
+def _learned(checked: References) -> list[str]:
+    if checked.source != "direct":
+        return []
+    told = "each arm is known by what its own pods answered before the load"
+    return [f"no artefact is named: {told}; nothing proves that the right model is behind its name."]
+
+
+def _relied(experiment: Experiment, checked: References) -> list[str]:
     if experiment.attribution != "route-header":
         return []
     found = indistinguishable(checked.payloads)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from deploy.options import cluster_options, named, refuse_without_cluster, wanted
 from experiments.core import command, reading
 from experiments.core.errors import Exit, SplitproofError
 from experiments.core.quantities import Seconds
@@ -31,12 +32,22 @@ def list_experiments() -> None:
 @experiments.command()
 @click.argument("experiment")
 @click.option("--target", type=click.Choice(["embedded", "kubernetes"]), default="embedded", show_default=True)
-@click.option("--context", help="kubernetes: context of the kubeconfig; needed where there are several.")
-@click.option("--gateway", metavar="URL", help="kubernetes: the way in, where it cannot be found.")
-@click.option("--profile", type=click.Choice(["tutorial", "hardened"]), default="hardened", show_default=True)
+@cluster_options
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run directories go.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value, as load.arrivals=5/s.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Load processes.")
+@click.option(
+    "--load",
+    type=click.Choice(["here", "in-cluster"]),
+    default="here",
+    show_default=True,
+    help="Where the load comes from: this machine, or pods of the cluster.",
+)
+@click.option("--load-image", metavar="IMAGE", help="in-cluster: an image of this checkout.")
+@click.option("--workers", type=click.IntRange(1, 1000), help="in-cluster: load processes. [default: 3]")
+@click.option("--load-host", metavar="URL", help="in-cluster: the way in from the inside, where it cannot be found.")
+@click.option("--load-namespace", metavar="NAME", help="in-cluster: where the load runs. [default: splitproof-load]")
+@click.option("--payloads-claim", metavar="NAME", help="in-cluster: a claim with the bodies, where they are too large.")
 @click.option("--until-decided", is_flag=True, help="End each phase, and the run, once what is required is decided.")
 @click.option("--at-most", metavar="DURATION", help="End the load after so long in all, as 5m.")
 def run(
@@ -50,7 +61,8 @@ def run(
     **cluster: Any,
 ) -> int:
     """Run EXPERIMENT (a file, or a name of the catalogue) and print its verdict; the exit code is the verdict's."""
-    loaded = reading.load(experiment, changes)
+    sending = {name: cluster.pop(name) for name in _SENDING}
+    loaded = reading.load(experiment, named(changes, cluster))
     limit = _duration(at_most)
     # The parts that a run needs are heavy: `list`, `--help` and a wrong file do without them.
     from analysis.publish import publish
@@ -61,10 +73,36 @@ def run(
     narrator = Narrator()
     narrator.say(f"{loaded.experiment.name} on the {target} target")
     _announce_plan(loaded)
-    options = Options(runs or home.runs(), None, _target(target, cluster), processes, until_decided, limit)
+    load = _load(processes, target, sending)
+    options = Options(runs or home.runs(), None, _target(target, cluster), load, until_decided, limit)
     outcome = conduct(loaded, options, narrator)
     publish(outcome.examined)
     return int(outcome.report.verdict.exit_code)
+
+
+_SENDING = ("load", "load_image", "workers", "load_host", "load_namespace", "payloads_claim")
+
+
+def _load(processes: int, target: str, sending: dict[str, Any]) -> Any:
+    """Where the load comes from.
+
+    Raises:
+        click.UsageError: options that do not go together.
+    """
+    from experiments.loads import Here, InCluster
+
+    given = {name: value for name, value in sending.items() if value is not None and name != "load"}
+    if sending["load"] == "here":
+        if given:
+            raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} belongs to --load in-cluster; add that.")
+        return Here(processes)
+    if target != "kubernetes":
+        raise click.UsageError("--load in-cluster belongs to --target kubernetes; add that, or leave it out.")
+    if processes != 1:
+        raise click.UsageError("--processes is for a load from here; with --load in-cluster say --workers N.")
+    if "load_image" not in given:
+        raise click.UsageError("--load in-cluster needs --load-image IMAGE; docs/how-to/load-image.md makes one.")
+    return InCluster(**{name.removeprefix("load_"): value for name, value in given.items()})
 
 
 def _target(target: str, cluster: dict[str, Any]) -> Any:
@@ -75,14 +113,10 @@ def _target(target: str, cluster: dict[str, Any]) -> Any:
     """
     from experiments.targets import Embedded, Kubernetes
 
-    given = {name: value for name, value in cluster.items() if value is not None and value != "hardened"}
     if target == "embedded":
-        if given:
-            raise click.UsageError(f"--{next(iter(given))} belongs to --target kubernetes; add that, or leave it out.")
+        refuse_without_cluster(cluster)
         return Embedded()
-    from deploy.cluster.stack import Wanted
-
-    return Kubernetes(Wanted(**given))
+    return Kubernetes(wanted(cluster))
 
 
 def _duration(text: str | None) -> float | None:

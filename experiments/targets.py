@@ -75,7 +75,15 @@ class Embedded:
                     f"{name}: its stack is up; a self-test needs its own; run: python -m deploy down {name}"
                 )
             narrator.say(f"using the stack of {name} that is up; it will stay up")
-            yield embedded.up(loaded, progress=narrator.say)
+            before = embedded.routing(name)
+            try:
+                yield embedded.up(loaded, progress=narrator.say)
+            finally:
+                wrong = embedded.trouble(name)
+                if wrong is None:
+                    embedded.settle(name, before, narrator.say)
+                else:
+                    narrator.say(f"routes cannot be left as on_end says: {wrong}")
             return
         try:
             yield embedded.up(

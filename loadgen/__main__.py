@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 
 from experiments.core import command, home
+from experiments.core.access import DIRECT, access_of, expanded
 from experiments.core.answers import UndecodableAnswerError, Vector, output_vector
 from experiments.core.attribution import Attribution, Reference, attribute
 from experiments.core.errors import Exit, ProvisionError
@@ -21,7 +23,7 @@ from experiments.core.routing import predict_path
 from experiments.core.spec import Experiment
 from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stack
 from loadgen.assignment import check_reachable, choose_experiment, read_body
-from loadgen.predict import Answer, Connections, Dialer, predict, request_head, target
+from loadgen.predict import Answer, Connections, Dialer, Target, predict, request_head, target
 
 _TOP = 10
 _OK = 200
@@ -49,17 +51,22 @@ def loadgen() -> None:
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds."
 )
 @click.option("--ca-file", metavar="FILE", help="Certificates to trust instead of the system's (https).")
+@click.option("--client-cert", metavar="FILE", help="Our own certificate, for a host that asks for one.")
+@click.option("--client-key", metavar="FILE", help="Its key.")
+@click.option("--host-header", "host_header", metavar="NAME", help="The Host header. Default: the experiment's.")
+@click.option("--sni", metavar="NAME", help="The name for TLS. Default: the Host header's.")
 def predict_command(
     what: str,
     experiment: str | None,
     host: str | None,
     headers: tuple[str, ...],
     timeout: float,
-    ca_file: str | None,
+    host_header: str | None,
+    **over_tls: str | None,
 ) -> int:
     """Ask for one prediction; print its status, latency, top labels, and the arm that gave it.
 
-    Exit code 0 for a prediction, 2 for anything else.
+    A header's value may hold ${NAME}, a variable of the environment. Exit code 0 for a prediction, 2 for anything else.
     """
     chosen, note = choose_experiment(experiment, assume=bool(host) and what.endswith(".json"))
     if note:
@@ -67,7 +74,9 @@ def predict_command(
     stack = read_stack(chosen.name)
     url = check_reachable(host or (stack.gateway_url if stack else None), chosen.name)
     asked = _asked(what, chosen, stack)
-    answer, latency_ms = _ask(url, chosen, asked, (_headers(headers), timeout, ca_file))
+    said = {name: value for name, value in {"host": host_header, **over_tls}.items() if value is not None}
+    access = access_of(chosen, msgspec.structs.replace(stack.access if stack else DIRECT, **said))
+    answer, latency_ms = _ask(target(url, access), chosen, asked, (expanded(_headers(headers)), timeout))
     click.echo("\n".join(_described(answer, latency_ms, chosen, asked)))
     return Exit.PROMOTE if answer.status == _OK and _output(answer) is not None else Exit.USAGE
 
@@ -127,14 +136,14 @@ def _body_of_image(image: Path, experiment: Experiment, stack: StackInfo | None)
 
 
 def _ask(
-    url: str, experiment: Experiment, asked: Asked, how: tuple[Mapping[str, str], float, str | None]
+    to: Target, experiment: Experiment, asked: Asked, how: tuple[Mapping[str, str], float]
 ) -> tuple[Answer, float]:
     """The answer, and its latency in milliseconds, connecting included.
 
-    `how`: headers, timeout in seconds, trusted certificates.
+    `how`: headers, timeout in seconds.
     """
-    headers, timeout_s, ca_file = how
-    dialer = Dialer(target(url), ca_file)
+    headers, timeout_s = how
+    dialer = Dialer(to)
     connections = Connections(dialer)
     head = request_head(dialer.target, predict_path(experiment.model), headers, asked.body)
     request = head + f"predict-{time.time_ns():x}\r\n\r\n".encode() + asked.body

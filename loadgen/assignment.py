@@ -1,15 +1,20 @@
 """What a load is to do: its experiment, bodies and host, and what the report will not be able to say."""
 
 import argparse
+import gzip
 import json
 import os
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import xxhash
 
 from experiments.core import home, reading
+from experiments.core.access import DIRECT, Access, access_of, refuse_unset
 from experiments.core.errors import ExperimentError, ProvisionError, StackError
 from experiments.core.profile import profile
 from experiments.core.records import RunDir, read_info
@@ -18,6 +23,7 @@ from experiments.core.stack import StackDir, StackInfo, read_payloads, read_stac
 from loadgen.predict import Dialer, reachable, target
 from loadgen.schedule import Schedule
 
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 DEFAULT_EXPERIMENT = "quickstart"
 
 _NO_STACK = (
@@ -37,7 +43,8 @@ class Assignment:
         stack: What the experiment's stack says of itself, if there is one.
         run: The run directory that a conductor made, if one did.
         runs: Where a run directory of our own goes.
-        ca_file: Certificates to trust instead of the system's.
+        run_id: Its name, where a conductor on another machine has given it one.
+        access: How the host is spoken to: names, trusted certificates, our own.
         open_loop: Whether arrivals come from the schedule.
         cohorts: The cohorts that were chosen (all, unless tags say otherwise).
         notes: Sentences about what the report will not be able to say.
@@ -49,7 +56,8 @@ class Assignment:
     stack: StackInfo | None
     run: RunDir | None
     runs: Path
-    ca_file: str | None
+    run_id: str | None
+    access: Access
     open_loop: bool
     cohorts: tuple[str, ...]
     notes: tuple[str, ...]
@@ -98,16 +106,19 @@ def resolve(options: argparse.Namespace) -> Assignment:
         experiment, assumed = reading.from_mapping(read_info(run).experiment, str(run.info)), None
     else:
         experiment, assumed = choose_experiment(options.experiment, assume=bool(options.host and options.payload))
+    refuse_unset(experiment)
     stack = read_stack(experiment.name)
+    access = _access(options, experiment, stack)
     payloads, unreferenced = _payloads(options.payload, experiment, stack)
     return Assignment(
         experiment=experiment,
         payloads=payloads,
-        host=_host(options, experiment, stack),
+        host=_host(options, experiment, stack, access),
         stack=stack,
         run=run,
         runs=Path(options.runs).absolute() if options.runs else home.runs(),
-        ca_file=options.ca_file,
+        run_id=_run_id(options.run_id),
+        access=access,
         open_loop=is_open_loop(options),
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
         notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
@@ -144,11 +155,29 @@ def choose_experiment(named: str | None, *, assume: bool) -> tuple[Experiment, s
     return reading.load(DEFAULT_EXPERIMENT).experiment, note
 
 
-def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None) -> str | None:
+def _run_id(given: str | None) -> str | None:
+    if given and not _RUN_ID.fullmatch(given):
+        raise StackError(f"--run-id {given}: must be letters, digits and dashes, as a run directory's name; mend it.")
+    return given or None
+
+
+def _access(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None) -> Access:
+    """What the options say, else what the stack was put up with, else the experiment."""
+    known = stack.access if stack else DIRECT
+    given = {
+        "host": options.host_header,
+        "sni": options.sni,
+        **{name: getattr(options, name) for name in ("ca_file", "client_cert", "client_key")},
+    }
+    said = {name: value for name, value in given.items() if value is not None}
+    return access_of(experiment, msgspec.structs.replace(known, **said))
+
+
+def _host(options: argparse.Namespace, experiment: Experiment, stack: StackInfo | None, access: Access) -> str | None:
     """--host, else the gateway of the stack; checked here if the load starts by itself."""
     host: str | None = options.host or (stack.gateway_url if stack else None)
     if host is not None:
-        Dialer(target(host), options.ca_file)  # refuses what it cannot use
+        Dialer(target(host, access))  # refuses what it cannot use
     if starts_by_itself(options):
         check_reachable(host, experiment.name)
     return host
@@ -191,7 +220,7 @@ def _payloads(
     bodies: dict[str, bytes] = {}
     for file in _files(files):
         body = read_body(file)
-        name = ids.get(body, file.stem)
+        name = ids.get(body, file.name.removesuffix(".gz").removesuffix(".json"))
         if name in bodies:
             raise ProvisionError(f"--payload {file}: a payload {name!r} was named before; rename one of the files.")
         bodies[name] = body
@@ -202,10 +231,11 @@ def _payloads(
 
 
 def _files(given: Sequence[str]) -> list[Path]:
-    """The files that are named; of a folder, its .json files."""
+    """The files that are named; of a folder, its .json and .json.gz files."""
     found: list[Path] = []
     for name in given:
-        inside = sorted(Path(name).glob("*.json")) if Path(name).is_dir() else [Path(name)]
+        folder = Path(name)
+        inside = sorted([*folder.glob("*.json"), *folder.glob("*.json.gz")]) if folder.is_dir() else [folder]
         if not inside:
             raise ProvisionError(f"--payload {name}: the folder has no .json file; put whole request bodies there.")
         found += inside
@@ -213,16 +243,17 @@ def _files(given: Sequence[str]) -> list[Path]:
 
 
 def read_body(path: Path) -> bytes:
-    """A request body from a file.
+    """A request body from a file, which may be compressed by gzip.
 
     Raises:
         ProvisionError: it cannot be read, or is no JSON object with `instances` or `inputs`.
     """
     try:
-        body = path.read_bytes()
+        body = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         decoded = json.loads(body)
-    except OSError as error:
-        raise ProvisionError(f"{path}: cannot be read: {error.strerror}; check the path and permissions.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ProvisionError(f"{path}: cannot be read: {why}; check the path and permissions.") from error
     except ValueError as error:
         raise ProvisionError(f"{path}: no JSON ({error}); a payload is a whole request body; mend the file.") from error
     if not isinstance(decoded, dict) or not {"instances", "inputs"} & set(decoded):

@@ -23,6 +23,7 @@ from loadgen import clocks, transfer
 from loadgen.assignment import Assignment, check_reachable
 from loadgen.clocks import Comparison, MastersClock
 from loadgen.crew import Crew
+from loadgen.fetching import add_records
 from loadgen.live import Live, add_tab
 from loadgen.recorder import anchored
 from loadgen.rundir import Totals, close_run, local_run, open_run
@@ -56,7 +57,7 @@ class Coordinator:
         self._order: Order | None = None
         self._crew = Crew({})
         self._heard = 0
-        self._elsewhere = False
+        self._sender: transfer.Sender | None = None
         self._masters_clock: MastersClock | None = None
         self._refused = False
         self._live: Live | None = None
@@ -84,6 +85,7 @@ class Coordinator:
         if environment.web_ui is not None:
             self._live = Live()
             add_tab(environment.web_ui, options.web_base_path, self._live)
+            add_records(environment.web_ui, options.web_base_path, self._live)
         _interrupt_between_requests()
 
     def _listen_to_master(self, runner: Any, options: Any) -> None:
@@ -189,10 +191,13 @@ class Coordinator:
         if environment.runner.client_id not in order.workers:
             say("this worker came after the start: it sends nothing until the next start.")
             return
-        self._elsewhere = not Path(order.run).is_dir()  # the path alone says nothing: it may be the same everywhere
+        elsewhere = not Path(order.run).is_dir()  # the path alone says nothing: it may be the same everywhere
         run = local_run(Path(order.run), self.assignment)
         session = self._open_session(environment, msgspec.structs.replace(order, run=str(run)))
         environment.runner.send_message(_OPENED, {"shard": session.shard})
+        self._sender = transfer.Sender(session.files, environment.runner.send_message) if elsewhere else None
+        if self._sender is not None:
+            self._sender.follow()
 
     def _open_session(self, environment: Any, order: Order) -> Session:
         seen = self._masters_clock.best if self._masters_clock else Comparison()
@@ -299,7 +304,7 @@ class Coordinator:
             closed = session.finish()
             if self._is_worker:
                 runner = self._environment.runner
-                files = transfer.send(session.files, runner.send_message) if self._elsewhere else {}
+                files = self._sender.finish() if self._sender else {}
                 runner.send_message(_CLOSED, {**vars(closed), "files": files})
         except SplitproofError as error:
             self._fail(str(error))

@@ -32,10 +32,35 @@ def add_options(parser: Any) -> None:
         help="Where the run directory is made. Default: runs/ in the checkout.",
     )
     group.add_argument(
+        "--run-id",
+        env_var="SPLITPROOF_RUN_ID",
+        metavar="ID",
+        help="Name of the run directory, where it is a part of a run on another machine.",
+    )
+    group.add_argument(
         "--ca-file",
         env_var="SPLITPROOF_CA_FILE",
         metavar="FILE",
         help="Certificates to trust instead of the system's, where the host is https.",
+    )
+    group.add_argument(
+        "--client-cert",
+        env_var="SPLITPROOF_CLIENT_CERT",
+        metavar="FILE",
+        help="Our own certificate, for a host that asks.",
+    )
+    group.add_argument("--client-key", env_var="SPLITPROOF_CLIENT_KEY", metavar="FILE", help="Its key.")
+    group.add_argument(
+        "--host-header",
+        env_var="SPLITPROOF_HOST_HEADER",
+        metavar="NAME",
+        help="The Host header, where it is not the host's own name. Default: gateway.host of the experiment.",
+    )
+    group.add_argument(
+        "--sni",
+        env_var="SPLITPROOF_SNI",
+        metavar="NAME",
+        help="The name to ask for, and to verify, over TLS. Default: the Host header's, else the host's own.",
     )
 
 

@@ -21,6 +21,7 @@ from gevent import ssl as gssl
 from gevent.lock import BoundedSemaphore
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
+from experiments.core.access import DIRECT, Access, equip
 from experiments.core.errors import StackError
 from experiments.core.routing import ROUTE_HEADER
 
@@ -45,19 +46,24 @@ class Target:
     port: int
     tls: bool
     base_path: str
+    access: Access = DIRECT
 
     @property
     def authority(self) -> str:
         """The value of the Host header."""
+        if self.access.host:
+            return self.access.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-def target(url: str) -> Target:
-    """The target that a base URL names.
+def target(url: str, access: Access = DIRECT) -> Target:
+    """The target that a base URL names, and how it is to be spoken to.
 
     >>> target("http://localhost:8080/").authority
     'localhost:8080'
+    >>> target("http://localhost:8080/", Access(host="models.example")).authority
+    'models.example'
 
     Raises:
         StackError: it is no http or https URL.
@@ -70,7 +76,7 @@ def target(url: str) -> Target:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise StackError(f"--host {url}: must be a URL such as http://127.0.0.1:8080; mend it.")
     tls = parts.scheme == "https"
-    return Target(url, parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+    return Target(url, parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"), access)
 
 
 def request_head(to: Target, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -93,7 +99,8 @@ def request_head(to: Target, path: str, headers: Mapping[str, str], body: bytes)
 
 def _header_line(name: str, value: str) -> str:
     if not (_TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value)):
-        raise StackError(f"header {name!r}: {value!r}: cannot be sent over HTTP; mend it in the experiment's cohorts.")
+        # Not the value: it may come from a variable that is nobody's to read.
+        raise StackError(f"header {name!r}: its value cannot be sent over HTTP; mend it in the experiment's cohorts.")
     return f"{name}: {value}"
 
 
@@ -187,13 +194,14 @@ class Dialer:
     """Opens connections to one target; its name is resolved once, its certificate verified each time.
 
     Raises:
-        StackError: the file of trusted certificates cannot be used.
+        StackError: a file of certificates cannot be used.
     """
 
-    def __init__(self, to: Target, ca_file: str | None = None) -> None:
+    def __init__(self, to: Target) -> None:
         self.target = to
         self._address: Any = None
-        self._tls = _verifying(ca_file) if to.tls else None
+        self._name = to.access.server_name(to.host)
+        self._tls = _verifying(to.access) if to.tls else None
 
     def resolve(self) -> None:
         """Look the name up now, so that no request has to; where that fails, the requests will say so."""
@@ -214,7 +222,7 @@ class Dialer:
             try:
                 connection.connect(address)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return self._tls.wrap_socket(connection, server_hostname=self.target.host) if self._tls else connection
+                return self._tls.wrap_socket(connection, server_hostname=self._name) if self._tls else connection
             except OSError as error:
                 connection.close()
                 failure = error
@@ -278,17 +286,10 @@ class Connections:
             self._idle.pop().close()
 
 
-def _verifying(ca_file: str | None) -> Any:
+def _verifying(access: Access) -> Any:
     """Gevent's own context, whether or not Locust has patched this process; it verifies names and certificates."""
     context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if ca_file is None:
-        context.load_default_certs()
-        return context
-    try:
-        context.load_verify_locations(ca_file)
-    except OSError as error:
-        why = "no PEM certificates" if isinstance(error, ssl.SSLError) else error.strerror
-        raise StackError(f"--ca-file {ca_file}: cannot be used: {why}; name a file of PEM certificates.") from error
+    equip(context, access)
     return context
 
 

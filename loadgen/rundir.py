@@ -32,7 +32,7 @@ def open_run(assignment: Assignment, host: str) -> RunDir:
     if assignment.run is not None:
         return assignment.run
     experiment, stack = assignment.experiment, assignment.stack
-    run = records.create_run(assignment.runs, experiment.name)
+    run = records.create_run(assignment.runs, experiment.name, run_id=assignment.run_id)
     info = RunInfo(
         schema_version=records.SCHEMA,
         id=run.path.name,

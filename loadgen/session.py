@@ -12,6 +12,7 @@ import gevent
 import msgspec
 from gevent.lock import Semaphore
 
+from experiments.core.access import expanded
 from experiments.core.errors import RecordsError
 from experiments.core.records import Beat, Row, RunDir, ShardHeader, Trailer
 from experiments.core.routing import predict_path
@@ -94,7 +95,7 @@ class Session:
 
     Raises:
         RecordsError: its shard cannot be made.
-        StackError: the file of trusted certificates cannot be used.
+        StackError: a file of certificates cannot be used, or a variable of a header is not set.
     """
 
     def __init__(
@@ -107,12 +108,12 @@ class Session:
     ) -> None:
         self.assignment, self.order = assignment, order
         self.clock = place.clock
-        self.target = target(place.host)
+        self.target = target(place.host, assignment.access)
         self.stopping = False
         self.locust_requests = 0
         self._fire, self._on_failure = fire, on_failure
         cohorts = assignment.experiment.cohorts
-        dialer = Dialer(self.target, assignment.ca_file)
+        dialer = Dialer(self.target)
         dialer.resolve()
         self._switchboard = Switchboard(dialer, cohorts, open_loop=order.open_loop)
         self._timeout_s = assignment.experiment.load.timeout
@@ -327,7 +328,7 @@ def _requests(session: Session) -> tuple[dict[tuple[str, str], bytes], dict[str,
     experiment, payloads = session.assignment.experiment, session.assignment.payloads
     path = predict_path(experiment.model)
     heads = {
-        (name, payload): request_head(session.target, path, cohort.headers, body)
+        (name, payload): request_head(session.target, path, expanded(cohort.headers), body)
         for name, cohort in experiment.cohorts.items()
         for payload, body in payloads.items()
     }

@@ -7,17 +7,20 @@ from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import get, name_of
 from experiments.core.errors import StackError
 from experiments.core.spec import Experiment
+from experiments.core.stack import PLAIN, Front
 
 _INGRESS = {"istio": "ingressgateway"}
+_PLAIN = ("HTTP", "HTTP2", "GRPC")
 
 
 @dataclass(frozen=True)
 class Attached:
-    """What is there: the routes before us, the labels of each arm's pods, and those of the gateway's."""
+    """What is there: the routes before us, the labels of each arm's pods, those of the gateway's, its port."""
 
     routes: Sequence[Json]
     arms: Mapping[str, Mapping[str, str]]
     gateway: Mapping[str, str]
+    front: Front
 
 
 def examine(cluster: Cluster, experiment: Experiment, api: str) -> Attached:
@@ -38,7 +41,24 @@ def examine(cluster: Cluster, experiment: Experiment, api: str) -> Attached:
         )
     selector = service["spec"].get("selector") or {}
     arms = {arm: {**selector, **subsets[arm]} for arm in experiment.arms}
-    return Attached((virtual.get("spec") or {}).get("http") or [], arms, _gateway(cluster, experiment, api, virtual))
+    gateway = (_gateway(cluster, experiment, api, virtual) or {}).get("spec") or {}
+    routes = (virtual.get("spec") or {}).get("http") or []
+    return Attached(routes, arms, gateway.get("selector") or _INGRESS, front_of(gateway.get("servers") or ()))
+
+
+def front_of(servers: Sequence[Json]) -> Front:
+    """Where a Gateway takes requests in: its first server for HTTP that does not send on to https, else one for HTTPS.
+
+    >>> redirect = {"port": {"number": 80, "protocol": "HTTP"}, "tls": {"httpsRedirect": True}}
+    >>> front_of([redirect, {"port": {"number": 443, "protocol": "HTTPS"}, "tls": {"mode": "SIMPLE"}}])
+    Front(port=443, tls=True)
+    """
+    for protocols, tls in ((_PLAIN, False), (("HTTPS",), True)):
+        for each in servers:
+            port, redirects = each.get("port") or {}, bool((each.get("tls") or {}).get("httpsRedirect"))
+            if str(port.get("protocol", "")).upper() in protocols and not redirects:
+                return Front(int(port["number"]), tls)
+    return PLAIN
 
 
 def _needed(cluster: Cluster, experiment: Experiment, version: str, kind: str) -> Json:
@@ -52,12 +72,12 @@ def _needed(cluster: Cluster, experiment: Experiment, version: str, kind: str) -
     return {**found, "apiVersion": version, "kind": kind}
 
 
-def _gateway(cluster: Cluster, experiment: Experiment, api: str, virtual: Json) -> Mapping[str, str]:
-    """The labels of the pods behind the first Gateway that a VirtualService names."""
+def _gateway(cluster: Cluster, experiment: Experiment, api: str, virtual: Json) -> Json | None:
+    """The first Gateway that a VirtualService names."""
     for named in (virtual.get("spec") or {}).get("gateways") or ():
         space, _, name = str(named).rpartition("/")
         metadata = {"name": name, "namespace": space or experiment.namespace}
         found = get(cluster, {"apiVersion": api, "kind": "Gateway", "metadata": metadata})
         if found is not None:
-            return found["spec"].get("selector") or _INGRESS
-    return _INGRESS
+            return found
+    return None

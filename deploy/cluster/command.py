@@ -9,11 +9,8 @@ from deploy.cluster import ownership, stack
 from deploy.cluster.client import connect
 from deploy.cluster.objects import name_of
 from deploy.cluster.stack import Wanted
-
-__all__ = ["Wanted", "istio_lines", "status_lines", "up"]
-from deploy.form import Form
 from deploy.manifests import manifests
-from deploy.phases import find_phase
+from deploy.phases import ON_END, find_phase
 from experiments.core import command
 from experiments.core.reading import Loaded
 
@@ -34,7 +31,7 @@ def up(loaded: Loaded, phase: str | None, wanted: Wanted, *, dry_run: bool) -> N
 def _tried(loaded: Loaded, phase: str | None, wanted: Wanted) -> Iterator[str]:
     cluster = connect(wanted.context)
     yield f"{cluster}: dry run, nothing is changed"
-    form = Form(wanted.profile, wanted.model_root, istio_api=istio.find(cluster).api)
+    form = wanted.form(istio.find(cluster).api)
     objects = manifests(loaded, find_phase(loaded, phase or loaded.experiment.phases[0].name), form)
     tried = {name_of(each) for each in ownership.refused_beforehand(cluster, objects, force=wanted.force)}
     for each in objects:
@@ -51,7 +48,7 @@ def status_lines(name: str) -> list[str]:
     lines += [f"  pod      {pod}  {arm}  {'ready' if ready else 'not ready'}" for pod, arm, ready in found.pods]
     lines += [f"  drift    {sentence}" for sentence in found.drift]
     if found.drift:
-        lines.append(f"  remedy   python -m deploy route {name} {found.phase}")
+        lines.append(f"  remedy   python -m deploy route {name} {found.phase if found.phase != ON_END else 'PHASE'}")
     return lines
 
 

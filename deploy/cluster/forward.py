@@ -33,7 +33,7 @@ class _Forward:
 
 
 @contextlib.contextmanager
-def forwarded(cluster: Cluster, pod: Mapping[str, Any], port: int) -> Iterator[str]:
+def forwarded(cluster: Cluster, pod: Mapping[str, Any], port: int, scheme: str = "http") -> Iterator[str]:
     """The URL on loopback that leads to a pod's port, for as long as the block.
 
     Raises:
@@ -45,7 +45,7 @@ def forwarded(cluster: Cluster, pod: Mapping[str, Any], port: int) -> Iterator[s
     thread = threading.Thread(target=_accept, args=(forward,), name=f"forward {forward.pod}", daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{forward.listener.getsockname()[1]}"
+        yield f"{scheme}://127.0.0.1:{forward.listener.getsockname()[1]}"
     finally:
         with contextlib.suppress(OSError):
             forward.listener.shutdown(socket.SHUT_RDWR)

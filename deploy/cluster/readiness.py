@@ -12,7 +12,7 @@ from experiments.core.errors import StackError
 Progress = Callable[[str], None]
 
 _EVERY_S = 0.5
-_HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"})
+HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"})
 """Reasons of a waiting container that no further waiting mends."""
 
 
@@ -29,7 +29,7 @@ def await_ready(cluster: Cluster, manifests: Sequence[Json], within_s: float, pr
             if sentence not in told:
                 progress(f"waiting for {sentence}")
                 told.add(sentence)
-        if any(reason in sentence for sentence in waiting for reason in _HOPELESS):
+        if any(reason in sentence for sentence in waiting for reason in HOPELESS):
             raise StackError(f"{cluster}: {waiting[0]}; waiting cannot mend it; correct it and run it again.")
         if time.monotonic() > end:
             more = f" (and {len(waiting) - 1} more)" if len(waiting) > 1 else ""
@@ -59,7 +59,7 @@ def _rollout(cluster: Cluster, manifest: Json) -> Iterator[str]:
     observed = int(status.get("observedGeneration") or 0) >= int(found["metadata"]["generation"])
     if observed and counts == [wanted, wanted, wanted]:
         return
-    reasons = [_failure(status), *(_pod_reason(cluster, pod) for pod in pods_of(cluster, found))]
+    reasons = [_failure(status), *(pod_reason(cluster, pod) for pod in pods_of(cluster, found))]
     told = next((reason for reason in reasons if reason), "")
     yield f"{name_of(manifest)}: {min(counts[:2])} of {wanted} pods are ready{f': {told}' if told else ''}"
 
@@ -86,7 +86,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
     return ready and "deletionTimestamp" not in pod["metadata"]
 
 
-def _pod_reason(cluster: Cluster, pod: Json) -> str:
+def pod_reason(cluster: Cluster, pod: Json) -> str:
     """What keeps a pod from being ready; empty where nothing is known."""
     if is_ready(pod):
         return ""
@@ -98,16 +98,16 @@ def _pod_reason(cluster: Cluster, pod: Json) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = str(waiting.get("reason") or "")
         if reason and reason not in {"PodInitializing", "ContainerCreating"}:
-            last = _last_line(cluster, pod, container["name"]) if reason == "CrashLoopBackOff" else ""
+            last = last_line(cluster, pod, container["name"]) if reason == "CrashLoopBackOff" else ""
             told = last or " ".join(str(waiting.get("message") or "").split())
             return f"pod {name}, container {container['name']}: {reason}{f': {told}' if told else ''}"
     return ""
 
 
-def _last_line(cluster: Cluster, pod: Json, container: str) -> str:
+def last_line(cluster: Cluster, pod: Json, container: str, *, previous: bool = True) -> str:
     """The last line of a container that has crashed, if the API server gives it to us."""
     asked = Asked("get", "pods/log", pod["metadata"]["name"], pod["metadata"]["namespace"])
-    query = {"container": container, "previous": "true", "tailLines": "1"}
+    query = {"container": container, "previous": str(previous).lower(), "tailLines": "1"}
     try:
         answer = request(cluster, asked, "GET", f"{path_of(cluster, pod)}/log", query=query)
     except ApiError:

@@ -8,7 +8,8 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import msgspec
 
@@ -26,19 +27,22 @@ from deploy.embedded.state import locked, refuse_reserved
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
 from deploy.model_info import ModelInfo
-from deploy.phases import Edit, find_phase, loaded_of
+from deploy.phases import ON_END, Edit, ending, ending_http, find_phase, loaded_of, stated
 from deploy.staging import stage
 from experiments.core import journal
+from experiments.core.access import DIRECT, Access, access_of, refuse_unset
 from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
 from experiments.core.records import SCHEMA, References, write_json
-from experiments.core.routing import SERVICE_PORT, http_routes
-from experiments.core.spec import Experiment, Phase, Route, Rule
-from experiments.core.stack import ClusterInfo, Pod, StackDir, StackInfo, read_payloads, read_stack
+from experiments.core.routing import SERVICE_PORT
+from experiments.core.spec import Experiment
+from experiments.core.stack import PLAIN, ClusterInfo, Front, Pod, StackDir, StackInfo, read_payloads, read_stack
 from experiments.core.versions import installed
 
 TARGET = "kubernetes"
+
+_STAY = "routes stay as the last phase left them (on_end: leave)"
 
 _VERSIONS_OF = ("kubernetes",)
 
@@ -47,7 +51,8 @@ _VERSIONS_OF = ("kubernetes",)
 class Wanted:
     """How a stack is to be put up, as against what.
 
-    `gateway` is the URL of the way in where we cannot find it; `force` takes fields over that others own.
+    `gateway` is the URL of the way in where we cannot find it, `access` how it is spoken to; `force` takes fields over
+    that others own; the rest is how the objects are written, as `deploy.form.Form` has it.
     """
 
     context: str | None = None
@@ -56,6 +61,23 @@ class Wanted:
     model_root: str = Form.model_root
     force: bool = False
     within_s: float = 300.0
+    model_claim: str | None = None
+    image: str | None = None
+    gateway_namespace: str = Form.gateway_namespace
+    mutual_tls: bool = True
+    access: Access = DIRECT
+
+    def form(self, istio_api: str) -> Form:
+        """How the objects are written for a cluster that serves this version of Istio's API."""
+        return Form(
+            self.profile,
+            self.model_root,
+            istio_api=istio_api,
+            model_claim=self.model_claim,
+            image=self.image,
+            gateway_namespace=self.gateway_namespace,
+            mutual_tls=self.mutual_tls,
+        )
 
 
 def _quiet(_text: str) -> None:
@@ -77,6 +99,7 @@ def up(
         ProvisionError: a model or payload cannot be made ready.
     """
     experiment, cluster = loaded.experiment, connect(wanted.context)
+    refuse_unset(experiment)
     progress(f"{cluster}: namespace {experiment.namespace} is where everything goes")
     with locked(experiment.name, progress):
         refuse_reserved(experiment.name)
@@ -84,7 +107,7 @@ def up(
         found = mesh.find(cluster)
         if experiment.attach:
             return _attach(cluster, loaded, wanted, found, first_phase, progress)
-        form = Form(wanted.profile, wanted.model_root, istio_api=found.api)
+        form = wanted.form(found.api)
         phase = find_phase(loaded, first_phase or _present_phase(loaded) or experiment.phases[0].name)
         objects = manifests(loaded, phase, form)
         mesh.refuse_too_old(found, objects)
@@ -96,8 +119,11 @@ def up(
         ownership.apply_all(cluster, experiment, standing, progress, force=wanted.force)
         await_ready(cluster, objects, wanted.within_s, progress)
         selector = next(each for each in objects if each["kind"] == "Gateway")["spec"]["selector"]
-        info = _describe(loaded, cluster, wanted, found.api, models, _way_in(cluster, selector, wanted, progress))
-        return _finish(cluster, loaded, info, expected, (phase.name, edit), progress)
+        way_in = _way_in(cluster, selector, PLAIN, wanted, progress)
+        info = _describe(loaded, cluster, wanted, found.api, models, way_in)
+        _route_first(cluster, loaded, info, phase.name, edit)
+        checked = _check(cluster, info, expected, progress)
+        return _finish(cluster, loaded, info, checked, phase.name, progress)
 
 
 def _attach(
@@ -107,8 +133,15 @@ def _attach(
     there = attached.examine(cluster, loaded.experiment, istio.api)
     known = read_stack(loaded.experiment.name)
     before = known.cluster.before if known and known.cluster else None
-    models, expected = _provision(loaded, told)
-    info = _describe(loaded, cluster, wanted, istio.api, models, _way_in(cluster, there.gateway, wanted, told))
+    way_in = _way_in(cluster, there.gateway, there.front, wanted, told)
+    if loaded.experiment.named:
+        models, expected = _provision(loaded, told)
+        info = _describe(loaded, cluster, wanted, istio.api, models, way_in)
+        checked = _check(cluster, info, expected, told)
+    else:
+        bodies.write_payloads(loaded, {}, _payload_folder(loaded))
+        info = _describe(loaded, cluster, wanted, istio.api, {}, way_in)
+        checked = _learn(cluster, info, told)
     if info.cluster is None:
         raise StackError(f"{cluster}: the stack that is there could not be described.")
     routes = list(before if before is not None else there.routes)
@@ -116,23 +149,22 @@ def _attach(
     # Before the first change: whatever happens from here on, `down` knows what to put back.
     write_json(StackDir(stack_dir(loaded.experiment.name)).info, info)
     phase = first_phase or _present_phase(loaded) or loaded.experiment.phases[0].name
-    return _finish(cluster, loaded, info, expected, (phase, None), told)
+    _route_first(cluster, loaded, info, phase, None)
+    return _finish(cluster, loaded, info, checked, phase, told)
+
+
+def _route_first(cluster: Cluster, loaded: Loaded, info: StackInfo, phase: str, edit: Edit | None) -> None:
+    with gateway(cluster, info) as url:
+        reached = msgspec.structs.replace(info, gateway_url=url)
+        state = StackDir(stack_dir(loaded.experiment.name))
+        switch.change(cluster, reached, state, find_phase(loaded, phase), edit=edit, by="deploy up")
 
 
 def _finish(
-    cluster: Cluster,
-    loaded: Loaded,
-    info: StackInfo,
-    expected: References,
-    first: tuple[str, Edit | None],
-    told: Progress,
+    cluster: Cluster, loaded: Loaded, info: StackInfo, checked: References, phase: str, told: Progress
 ) -> StackInfo:
-    """Route the first phase, compare what the pods answer with their references, and write it all down."""
+    """Say what the pods' answers showed, and write it all down."""
     experiment, state = loaded.experiment, StackDir(stack_dir(loaded.experiment.name))
-    with gateway(cluster, info) as url:
-        reached = msgspec.structs.replace(info, gateway_url=url)
-        switch.change(cluster, reached, state, first[0], edit=first[1], by="deploy up")
-    checked = _check(cluster, info, expected, state, told)
     warned = [*(note for model in _notes(info) for note in model), *references.notes(experiment, checked)]
     whole = msgspec.structs.replace(
         info, notes=list(dict.fromkeys([*warned, *_bare_pods(cluster, experiment, _api(info))]))
@@ -141,7 +173,7 @@ def _finish(
         told(sentence)
     write_json(state.references, checked)
     write_json(state.info, whole)
-    apply(cluster, _notice(whole, first[0]), force=True)
+    apply(cluster, _notice(whole, phase), force=True)
     told(f"{experiment.name} is up at {whole.gateway_url or _way_in_words(whole)}")
     return whole
 
@@ -181,18 +213,30 @@ def _present_phase(loaded: Loaded) -> str | None:
 def _provision(loaded: Loaded, progress: Progress) -> tuple[dict[str, ModelInfo], References]:
     """Models, payloads, and what the models answer to them; refused where the answers cannot tell the arms apart."""
     models = provisioning.ensure(loaded, progress)
-    payload_dir = StackDir(stack_dir(loaded.experiment.name)).payloads.parent
-    payload_dir.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(payload_dir, ignore_errors=True)
+    payload_dir = _payload_folder(loaded)
     bodies.write_payloads(loaded, models, payload_dir)
     expected = provisioning.reference_outputs(loaded, models, payload_dir, progress)
     references.refuse_indistinguishable(loaded.experiment, expected)
     return models, expected
 
 
+def _payload_folder(loaded: Loaded) -> Path:
+    """Where request bodies go, empty."""
+    folder = StackDir(stack_dir(loaded.experiment.name)).payloads.parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 def _guidance(cluster: Cluster, experiment: Experiment, models: Mapping[str, ModelInfo], form: Form) -> list[str]:
     """How models come to where the pods look for them: a node's folder is not ours to write to."""
     folder = stage(models, stack_dir(experiment.name) / "models")
+    if form.model_claim:
+        space = experiment.namespace
+        return [
+            f"models lie in {folder}, a folder for each arm; pods look for them in the claim {form.model_claim}",
+            f"to bring them there, from any pod that mounts the claim: kubectl -n {space} cp {folder}/. POD:FOLDER",
+        ]
     lines = [f"models lie in {folder}, a folder for each arm; pods look for them in {form.model_root} on their node"]
     nodes = listed(cluster, "v1", "Node")
     if any("minikube.k8s.io/name" in (node["metadata"].get("labels") or {}) for node in nodes):
@@ -200,10 +244,12 @@ def _guidance(cluster: Cluster, experiment: Experiment, models: Mapping[str, Mod
     return lines
 
 
-def _way_in(cluster: Cluster, selector: Mapping[str, str], wanted: Wanted, progress: Progress) -> mesh.Ingress:
+def _way_in(
+    cluster: Cluster, selector: Mapping[str, str], front: Front, wanted: Wanted, progress: Progress
+) -> mesh.Ingress:
     if wanted.gateway:
-        return mesh.Ingress(wanted.gateway.rstrip("/"), "as given by --gateway", selector)
-    found = mesh.ingress(cluster, selector)
+        return mesh.Ingress(wanted.gateway.rstrip("/"), "as given by --gateway", selector, front)
+    found = mesh.ingress(cluster, selector, front)
     progress(f"the way in is {found.how}{f': {found.url}' if found.url else ''}")
     return found
 
@@ -224,6 +270,7 @@ def _describe(
         started_us=time.time_ns() // 1000,
         models={arm: msgspec.to_builtins(asdict(model), enc_hook=str) for arm, model in models.items()},
         versions=installed(_VERSIONS_OF),
+        access=access_of(loaded.experiment, wanted.access),
         cluster=ClusterInfo(
             context=cluster.context,
             server=cluster.server,
@@ -232,6 +279,11 @@ def _describe(
             model_root=wanted.model_root,
             selector=dict(way_in.selector),
             way_in=way_in.how,
+            front=way_in.front,
+            model_claim=wanted.model_claim,
+            image=wanted.image,
+            gateway_namespace=wanted.gateway_namespace,
+            mutual_tls=wanted.mutual_tls,
         ),
     )
 
@@ -259,15 +311,33 @@ def _pods(cluster: Cluster, experiment: Experiment, api: str) -> list[Pod]:
     ]
 
 
-def _check(cluster: Cluster, info: StackInfo, expected: References, state: StackDir, told: Progress) -> References:
-    """Ask each pod past the gateway, through a port that the API server forwards."""
-    experiment = loaded_of(info).experiment
-    with contextlib.ExitStack() as stack:
+def _check(cluster: Cluster, info: StackInfo, expected: References, told: Progress) -> References:
+    """Ask each pod past the gateway, and compare with what the artefacts answer."""
+    with _past_the_gateway(cluster, info) as reached:
+        return references.check(reached, expected, _bodies(info), told)
+
+
+def _learn(cluster: Cluster, info: StackInfo, told: Progress) -> References:
+    """Ask each pod past the gateway: what its arm answers is the reference, for want of an artefact."""
+    with _past_the_gateway(cluster, info) as reached:
+        learned = references.learn(reached, _bodies(info), told)
+    references.refuse_indistinguishable(loaded_of(info).experiment, learned)
+    return learned
+
+
+def _bodies(info: StackInfo) -> dict[str, bytes]:
+    return read_payloads(StackDir(stack_dir(loaded_of(info).experiment.name)).payloads)
+
+
+@contextlib.contextmanager
+def _past_the_gateway(cluster: Cluster, info: StackInfo) -> Iterator[StackInfo]:
+    """The stack with its pods at ports that the API server forwards."""
+    with contextlib.ExitStack() as opened:
         pods = [
-            Pod(pod["metadata"]["name"], arm, stack.enter_context(forwarded(cluster, pod, SERVICE_PORT)), 0)
-            for arm, pod in _arm_pods(cluster, experiment, _api(info))
+            Pod(pod["metadata"]["name"], arm, opened.enter_context(forwarded(cluster, pod, SERVICE_PORT)), 0)
+            for arm, pod in _arm_pods(cluster, loaded_of(info).experiment, _api(info))
         ]
-        return references.check(msgspec.structs.replace(info, pods=pods), expected, read_payloads(state.payloads), told)
+        yield msgspec.structs.replace(info, pods=pods)
 
 
 def _api(info: StackInfo) -> str:
@@ -320,7 +390,8 @@ def gateway(cluster: Cluster, info: StackInfo) -> Iterator[str]:
         raise StackError(
             f"{cluster}: no ready pod has the gateway's labels {labels}; see: kubectl get pods -A -l {labels}"
         )
-    with forwarded(cluster, pods[0], switch.GATEWAY_PORT) as url:
+    front = info.cluster.front if info.cluster else PLAIN
+    with forwarded(cluster, pods[0], front.pod_port, front.scheme) as url:
         yield url
 
 
@@ -353,27 +424,35 @@ def route(
     with locked(name, _quiet):
         refuse_reserved(name)
         cluster, info = connected(name)
+        refuse_unset(loaded_of(info).experiment)
         state = StackDir(stack_dir(name))
+        wanted = find_phase(loaded_of(info), phase)
         with gateway(cluster, info) as url:
             reached = msgspec.structs.replace(info, gateway_url=url)
-            change = switch.change(cluster, reached, state, phase, edit=edit, by=by, watch=watch)
+            change = switch.change(cluster, reached, state, wanted, edit=edit, by=by, watch=watch)
         apply(cluster, _notice(info, phase), force=True)
         return change
 
 
-def routing(name: str) -> list[Json]:
-    """The routes of a stack that are live."""
+def routing(name: str) -> journal.Change:
+    """The routing of a stack as it is live, with the phase that was put in force last.
+
+    Raises:
+        StackError: none is up, or it has no VirtualService.
+    """
     cluster, info = connected(name)
-    return switch.routes_of(cluster, info, loaded_of(info))
+    changes = journal.changes(journal.read(StackDir(stack_dir(name)).journal))
+    http = switch.routes_of(cluster, info, loaded_of(info))
+    return replace(changes[-1], http=http) if changes else journal.Change(0, ON_END, 0, None, "", http, [])
 
 
-def leave(loaded: Loaded, context: str | None, before: Sequence[Json] | None, told: Progress = _quiet) -> None:
+def leave(loaded: Loaded, context: str | None, before: journal.Change | None, told: Progress = _quiet) -> None:
     """End a run: a stack that was up goes on as `on_end` says, one that we put up goes down, an attached one is let go.
 
     Args:
         loaded: The experiment.
         context: Of the cluster.
-        before: The routes before the run, of a stack that was up.
+        before: The routing before the run, of a stack that was up.
         told: Told what happens.
     """
     name = loaded.experiment.name
@@ -383,27 +462,43 @@ def leave(loaded: Loaded, context: str | None, before: Sequence[Json] | None, to
     info = read_stack(name)
     attached_before = info.cluster.before if info and info.cluster else None
     if attached_before is not None:
-        settle(name, attached_before, told)
+        _settle_attached(name, attached_before, told)
     down(name, loaded, context, told, restore=False)
 
 
-def settle(name: str, before: Sequence[Json], told: Progress = _quiet) -> None:
-    """Leave the routes as the experiment's `on_end` says: as they were before, or all to one arm; or as they are.
+def settle(name: str, before: journal.Change, told: Progress = _quiet) -> None:
+    """Leave the routes of a stack that was up before a run as the experiment's `on_end` says.
 
     Raises:
-        StackError: the cluster refuses it.
+        StackError: the cluster refuses it, or the gateway does not take it.
     """
     cluster, info = connected(name)
-    loaded = loaded_of(info)
-    experiment, wish = loaded.experiment, loaded.experiment.on_end
-    if wish == "leave":
-        told("routes stay as the last phase left them (on_end: leave)")
+    experiment = loaded_of(info).experiment
+    if experiment.attach:
+        _settle_attached(name, before.http, told)
         return
-    arm = experiment.baseline if wish == "baseline" else experiment.canaries[0]
-    phase = Phase(name="on-end", route=Route(rules=(Rule(to={arm: 100}),)))
-    http = list(before) if wish == "restore" else http_routes(experiment, phase)
-    switch.set_routes(cluster, info, loaded, http)
-    told("routes are as they were before" if wish == "restore" else f"all traffic goes to {arm} (on_end: {wish})")
+    found = ending(experiment, before)
+    if found is None:
+        told(_STAY)
+        return
+    phase, edit, words = found
+    with locked(name, told), gateway(cluster, info) as url:
+        reached = msgspec.structs.replace(info, gateway_url=url)
+        switch.change(cluster, reached, StackDir(stack_dir(name)), phase, edit=edit, by="end of a run")
+        apply(cluster, _notice(info, phase.name), force=True)
+    told(words)
+
+
+def _settle_attached(name: str, before: Sequence[Json], told: Progress) -> None:
+    """The same for somebody else's stack, of which only the routes are ours to change."""
+    cluster, info = connected(name)
+    loaded = loaded_of(info)
+    found = ending_http(loaded.experiment, before)
+    if found is None:
+        told(_STAY)
+        return
+    switch.set_routes(cluster, info, loaded, found[0])
+    told(found[1])
 
 
 @dataclass(frozen=True)
@@ -431,12 +526,18 @@ def status(name: str) -> Status:
         (pod["metadata"]["name"], str((pod["metadata"].get("labels") or {}).get("version", "")), is_ready(pod))
         for pod in pods
     )
-    objects = manifests(loaded, find_phase(loaded, phase), switch.form_of(info)) if phase else []
+    objects = _stated(loaded, info, changes[-1]) if changes else []
     if loaded.experiment.attach:  # nothing else is ours to compare
         objects = [
             {**each, "spec": {"http": each["spec"]["http"]}} for each in objects if each["kind"] == "VirtualService"
         ]
     return Status(info, phase, seen, tuple(ownership.drift(cluster, objects)))
+
+
+def _stated(loaded: Loaded, info: StackInfo, last: journal.Change) -> list[Json]:
+    """The objects as the routing that was put in force last states them."""
+    phase, edit = stated(loaded.experiment, last)
+    return edit(manifests(loaded, phase, switch.form_of(info)))
 
 
 def down(

@@ -11,14 +11,12 @@ from deploy.cluster.objects import delete, get, merge, name_of
 from deploy.cluster.readiness import await_ready
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
-from deploy.phases import Edit, find_phase, loaded_of, now_us
+from deploy.phases import Edit, loaded_of, now_us
 from experiments.core import journal
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded
+from experiments.core.spec import Phase
 from experiments.core.stack import StackDir, StackInfo
-
-GATEWAY_PORT = 8080
-"""Where the pods of Istio's gateway listen for port 80: its image runs without root since 1.6."""
 
 _READY_WITHIN_S = 300.0
 
@@ -27,7 +25,7 @@ def change(
     cluster: Cluster,
     stack: StackInfo,
     state: StackDir,
-    phase_name: str,
+    phase: Phase,
     *,
     edit: Edit | None = None,
     by: str,
@@ -39,10 +37,9 @@ def change(
     the route is seen: at no time does a route lead to nothing. All of it lies between `applied` and `effective`.
 
     Raises:
-        StackError: no such phase; the API server refuses something; pods are not ready or the gateway does not take it.
+        StackError: the API server refuses something; pods are not ready or the gateway does not take it.
     """
     loaded = loaded_of(stack)
-    phase = find_phase(loaded, phase_name)
     objects = manifests(loaded, phase, form_of(stack))
     objects = edit(objects) if edit else objects
     virtual = next(each for each in objects if each["kind"] == "VirtualService")
@@ -101,8 +98,17 @@ def form_of(stack: StackInfo) -> Form:
     """How the objects of a stack were written."""
     if stack.cluster is None:
         raise StackError(f"{stack.experiment.get('name')}: its stack stands on no cluster.")
-    profile: Profile = "tutorial" if stack.cluster.profile == "tutorial" else "hardened"
-    return Form(profile, stack.cluster.model_root, istio_api=stack.cluster.istio)
+    there = stack.cluster
+    profile: Profile = "tutorial" if there.profile == "tutorial" else "hardened"
+    return Form(
+        profile,
+        there.model_root,
+        istio_api=there.istio,
+        model_claim=there.model_claim,
+        image=there.image,
+        gateway_namespace=there.gateway_namespace,
+        mutual_tls=there.mutual_tls,
+    )
 
 
 def _apply(cluster: Cluster, loaded: Loaded, objects: Sequence[Json], watch: Watch | None) -> None:
@@ -129,9 +135,8 @@ def _await(
     if not effect.tells(http, phase):
         time.sleep(effect.BLIND_S)
         return journal.Effective(sequence, now_us(), 0, seen=False)
-    selector = stack.cluster.selector if stack.cluster else {}
-    with effect.eyes(cluster, stack.gateway_url, selector, GATEWAY_PORT) as seen_by:
-        effect.await_effective(loaded.experiment, phase, seen_by, {})
+    with effect.eyes(cluster, stack) as seen_by:
+        effect.await_effective(loaded.experiment, phase, seen_by)
         return journal.Effective(sequence, now_us(), effect.PROBES * len(seen_by.urls))
 
 

@@ -36,7 +36,7 @@ from deploy.embedded.state import (
 )
 from deploy.manifests import manifests
 from deploy.model_info import ModelInfo
-from deploy.phases import Edit, find_phase, loaded_of
+from deploy.phases import ON_END, Edit, ending, find_phase, loaded_of, stated
 from experiments.core import journal
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -44,7 +44,19 @@ from experiments.core.records import SCHEMA, References, write_json
 from experiments.core.stack import Pod, StackInfo, read_payloads, read_stack
 from experiments.core.versions import installed
 
-__all__ = ["PodStatus", "StackStatus", "down", "is_up", "reserved", "route", "status", "trouble", "up"]
+__all__ = [
+    "PodStatus",
+    "StackStatus",
+    "down",
+    "is_up",
+    "reserved",
+    "route",
+    "routing",
+    "settle",
+    "status",
+    "trouble",
+    "up",
+]
 
 TARGET = "embedded"
 
@@ -108,7 +120,31 @@ def route(
     """
     with locked(name, progress), _disk_errors(state_dir(name).path):
         _refuse_owned(name)
-        return switch.change(_up_or_refuse(name), state_dir(name), phase, edit, by)
+        stack = _up_or_refuse(name)
+        return switch.change(stack, state_dir(name), find_phase(loaded_of(stack), phase), edit, by)
+
+
+def routing(name: str) -> journal.Change | None:
+    """The routing that was put in force last."""
+    changes = journal.changes(journal.read(state_dir(name).shared.journal))
+    return changes[-1] if changes else None
+
+
+def settle(name: str, before: journal.Change | None, progress: Progress = _quiet) -> None:
+    """Leave the routes of a stack that was up before a run as the experiment's `on_end` says.
+
+    Raises:
+        StackError: the gateway does not take it.
+    """
+    with locked(name, progress), _disk_errors(state_dir(name).path):
+        stack = _up_or_refuse(name)
+        found = ending(loaded_of(stack).experiment, before)
+        if found is None:
+            progress("routes stay as the last phase left them (on_end: leave)")
+            return
+        phase, edit, told = found
+        switch.change(stack, state_dir(name), phase, edit, "end of a run")
+        progress(told)
 
 
 def is_up(name: str) -> bool:
@@ -168,7 +204,7 @@ def status(name: str) -> StackStatus:
     if info:
         children = {child.pid: child for child in _children(state)}
         pods = tuple(PodStatus(pod, pod.pid in children and alive(children[pod.pid])) for pod in info.pods)
-    drift = _drift(info, state, phase) if info and phase and wrong is None else None
+    drift = _drift(info, state, changes[-1]) if info and changes and wrong is None else None
     return StackStatus(name, info, wrong, phase, pods, drift)
 
 
@@ -247,7 +283,7 @@ def _put_up(
     models, expected = _provision(loaded, state, progress)
     launched = launch(experiment, state, models, faults, port, owner_pid, progress)
     info = _describe(loaded, launched, models)
-    switch.change(info, state, phase.name, edit, "deploy up")
+    switch.change(info, state, phase, edit, "deploy up")
     checked = references.check(info, expected, read_payloads(state.shared.payloads), progress)
     notes = [*(note for model in models.values() for note in model.notes), *references.notes(experiment, checked)]
     whole = msgspec.structs.replace(info, notes=list(dict.fromkeys(notes)))
@@ -317,13 +353,14 @@ def _clear(state: StateDir, progress: Progress) -> bool:
     return True
 
 
-def _drift(info: StackInfo, state: StateDir, phase_name: str) -> str | None:
-    """How the live routing differs from the phase's own, if it does."""
-    loaded = loaded_of(info)
-    phase = find_phase(loaded, phase_name)
-    wanted = translate(manifests(loaded, phase), switch.endpoints(info)).routes
+def _drift(info: StackInfo, state: StateDir, last: journal.Change) -> str | None:
+    """How the live routing differs from what was put in force last, if it does."""
+    loaded, phase_name = loaded_of(info), last.phase
+    phase, edit = stated(loaded.experiment, last)
+    wanted = translate(edit(manifests(loaded, phase)), switch.endpoints(info)).routes
     written = read_if_there(state.envoy.routes, dict[str, Any]) or {}
     if written != wanted or not switch.sees(info, wanted["version_info"]):
-        remedy = f"python -m deploy route {loaded.experiment.name} {phase_name}"
+        known = phase_name if phase_name != ON_END else "PHASE"
+        remedy = f"python -m deploy route {loaded.experiment.name} {known}"
         return f"what is live is not the routing that phase {phase_name!r} states; put it right with: {remedy}"
     return None

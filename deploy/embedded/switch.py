@@ -9,10 +9,11 @@ from deploy.embedded.admin import loaded_version, wait_for
 from deploy.embedded.gateway import VERSION_HOST, Configuration, translate, with_clusters_of
 from deploy.embedded.state import StateDir, write_atomically
 from deploy.manifests import manifests
-from deploy.phases import Edit, find_phase, loaded_of, now_us
+from deploy.phases import Edit, loaded_of, now_us
 from experiments.core import journal
 from experiments.core.children import last_lines
 from experiments.core.errors import StackError
+from experiments.core.spec import Phase
 from experiments.core.stack import StackInfo
 
 PROBES = 5
@@ -21,7 +22,7 @@ PROBES = 5
 _TAKEN_WITHIN_S = 10.0
 
 
-def change(stack: StackInfo, state: StateDir, phase_name: str, edit: Edit | None, by: str) -> journal.Change:
+def change(stack: StackInfo, state: StateDir, phase: Phase, edit: Edit | None, by: str) -> journal.Change:
     """Put the routing of a phase in force.
 
     The journal's `applied` is before Envoy could know of it; `effective` is after the last of the probes was answered,
@@ -29,10 +30,9 @@ def change(stack: StackInfo, state: StateDir, phase_name: str, edit: Edit | None
     it needs no prediction, and sees a VirtualService without our route header as well.
 
     Raises:
-        StackError: no such phase; a manifest that the gateway does not honour; Envoy refuses it or does not answer.
+        StackError: a manifest that the gateway does not honour; Envoy refuses it or does not answer.
     """
     experiment = loaded_of(stack)
-    phase = find_phase(experiment, phase_name)
     objects = manifests(experiment, phase)
     objects = edit(objects) if edit else objects
     new = translate(objects, endpoints(stack))

@@ -100,6 +100,16 @@ def append(path: Path, entry: Entry) -> None:
         raise RecordsError(f"{path}: cannot be written: {error.strerror}; free space or change permissions.") from error
 
 
+def moved(entry: Entry, ahead_us: int, uncertainty_us: int) -> Entry:
+    """An entry in the time of a clock that is `ahead_us` ahead; what is not known of that clock widens the transition.
+
+    >>> moved(Effective(1, 1_000, 3), 500, 20).at_us, moved(Foreign(1_000, "", ""), 500, 20).at_us
+    (1520, 1500)
+    """
+    widened = {Applied: -uncertainty_us, Effective: uncertainty_us}.get(type(entry), 0)
+    return msgspec.structs.replace(entry, at_us=entry.at_us + ahead_us + widened)
+
+
 def read(path: Path) -> list[Entry]:
     """All entries of a journal, in order; an empty list where there is no file.
 

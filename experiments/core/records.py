@@ -324,6 +324,29 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: Ending | None = None
 
 
+class Wish(msgspec.Struct, frozen=True):
+    """What a conductor on another machine has of a run's records: file name to bytes."""
+
+    have: dict[str, int] = {}
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """What a file holds from a byte on, compressed (zlib) and in base64."""
+
+    offset: int
+    data: str
+
+
+class Fetched(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to a wish: the master's wall clock, its run, what is new; `info` once that is all of an ended run."""
+
+    now_us: int
+    run: str
+    ended: bool
+    files: dict[str, Piece] = {}
+    info: RunInfo | None = None
+
+
 class DirectAnswer(msgspec.Struct, frozen=True):
     """What one pod answered when it was asked directly, past the gateway."""
 
@@ -380,14 +403,14 @@ class RunDir:
         return sorted(self.path.glob("outputs-*.jsonl"))
 
 
-def create_run(runs: Path, experiment: str, now: datetime | None = None) -> RunDir:
-    """A new, empty run directory `runs/EXPERIMENT/TIME-ID`.
+def create_run(runs: Path, experiment: str, now: datetime | None = None, run_id: str | None = None) -> RunDir:
+    """A new, empty run directory `runs/EXPERIMENT/TIME-ID`, or `runs/EXPERIMENT/RUN_ID`.
 
     Raises:
         RecordsError: it cannot be made.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    path = runs / experiment / f"{moment}-{secrets.token_hex(2)}"
+    path = runs / experiment / (run_id or f"{moment}-{secrets.token_hex(2)}")
     try:
         path.mkdir(parents=True)
     except OSError as error:

@@ -33,6 +33,7 @@ def semantic_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _gates(raw)
     yield from _max_rate(raw)
     yield from _mean_limits(raw)
+    yield from _secret_matches(raw)
     for index, phase in enumerate(_sequence(raw.get("phases"))):
         if isinstance(phase, Mapping):
             yield from _phase(phase, ("phases", index), arms, [str(c) for c in _mapping(raw.get("cohorts"))])
@@ -47,10 +48,17 @@ def _sequence(value: Any) -> Sequence[Any]:
 
 
 def _arm_sources(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, arm in _mapping(raw.get("arms")).items():
-        given = [source for source in _SOURCES if _mapping(arm).get(source) is not None]
+    arms = _mapping(raw.get("arms"))
+    if raw.get("attach") is True and all(not _sources(arm) for arm in arms.values()):
+        return
+    for name, arm in arms.items():
+        given = _sources(arm)
         if isinstance(arm, Mapping) and len(given) != 1:
             yield Problem(("arms", name), f"must name exactly one of {', '.join(_SOURCES)}; it names {len(given)}.")
+
+
+def _sources(arm: Any) -> list[str]:
+    return [source for source in _SOURCES if _mapping(arm).get(source) is not None]
 
 
 def _percent(value: Any) -> float | None:
@@ -77,6 +85,29 @@ def _phase_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if isinstance(name, str) and Counter(names)[name] > 1 and name in names[:index]:
             yield Problem(("phases", index, "name"), f"{name!r} is used before; phase names must differ; rename one.")
+
+
+def _secret_matches(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """No route depends on a value that the experiment does not state: its expectation could not be worked out."""
+    matched = {str(name).lower() for phase in _sequence(raw.get("phases")) for name in _matched(_mapping(phase))}
+    for cohort, settings in _mapping(raw.get("cohorts")).items():
+        for name, value in _mapping(_mapping(settings).get("headers")).items():
+            if "${" in str(value) and str(name).lower() in matched:
+                yield Problem(
+                    ("cohorts", cohort, "headers", name),
+                    "holds a variable, and a route matches on this header: what to expect is not known; write it out.",
+                )
+
+
+def _matched(phase: Mapping[str, Any]) -> Iterator[str]:
+    """The headers that the rules of a phase look at, in any of the forms in which they are written."""
+    route = phase.get("route")
+    for rule in _sequence(_mapping(route).get("rules", route)):
+        when = _mapping(rule).get("when")
+        for block in [when] if isinstance(when, Mapping) else _sequence(when):
+            inner = _mapping(block)
+            yield from _mapping(inner.get("headers", inner))
+            yield from _mapping(inner.get("without_headers"))
 
 
 _ENDS_AT_ZERO = re.compile(r"(?:.*\.\.)?\s*0+(?:\.0*)?\s*/\s*\w+\s*")

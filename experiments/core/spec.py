@@ -25,7 +25,10 @@ class DigitsModel(Frozen):
 
 
 class Arm(Frozen):
-    """One model; exactly one of `keras`, `saved_model` and `digits` says where it comes from."""
+    """One model; exactly one of `keras`, `saved_model` and `digits` says where it comes from.
+
+    With `attach: true` no arm need say it: then what its pods answer before the load is what it is known by.
+    """
 
     keras: str | None = Field(None, description="A name in keras.applications, or a .keras file.")
     saved_model: str | None = Field(None, description="A SavedModel directory.")
@@ -47,7 +50,11 @@ class Cohort(Frozen):
     """A group of senders: its share of the arrivals and the headers that it sends."""
 
     share: Share
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="A value may hold ${NAME}, a variable of the environment; it is put in when a request is sent, and "
+        "written nowhere.",
+    )
     connections: Annotated[str, Field(pattern=r"^(per-user|per-request|pool:[1-9]\d{0,3})$")] | None = Field(
         None,
         description="per-user: each user (in the open loop, each slot) keeps one of its own. per-request: a new one "
@@ -234,6 +241,17 @@ class Claims(Frozen):
     )
 
 
+class Entrance(Frozen):
+    """How the gateway is asked, where its URL does not say it: many names may be served behind one address."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]-]{1,255}$")] | None = Field(
+        None, description="The Host header; the URL's own host if left out."
+    )
+    sni: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")] | None = Field(
+        None, description="The name asked for, and verified, over TLS: by default `host`, else the URL's own."
+    )
+
+
 class AbortIf(Frozen):
     """When a run ends at once, whatever it still lacks: any arm's failures or latency in its last ten seconds."""
 
@@ -257,6 +275,7 @@ class Experiment(Frozen):
     claims: Claims = Claims()
     attribution: Literal["output", "route-header"] = "output"
     namespace: Name = "tf-serving"
+    gateway: Entrance = Entrance()
     attach: bool = Field(
         default=False,
         description="On a cluster: use the Service, the pods and the VirtualService that are there, change its routes "
@@ -271,6 +290,11 @@ class Experiment(Frozen):
         None, description="Arrivals above this rate are refused before the load."
     )
     abort_if: AbortIf | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether every arm names its model; attached ones may leave it to what their pods answer."""
+        return all(arm.keras or arm.saved_model or arm.digits for arm in self.arms.values())
 
     @property
     def baseline(self) -> str:

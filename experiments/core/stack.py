@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from experiments.core.access import DIRECT, Access
 from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.records import check_schema
@@ -21,6 +22,27 @@ class Pod(msgspec.Struct, frozen=True):
     arm: str
     url: str
     pid: int
+
+
+class Front(msgspec.Struct, frozen=True):
+    """The port of a Gateway at which traffic comes in, and whether it speaks TLS there."""
+
+    port: int = 80
+    tls: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """Of a URL that leads there."""
+        return "https" if self.tls else "http"
+
+    @property
+    def pod_port(self) -> int:
+        """Where the gateway's pods listen for it: Istio's image runs without root since 1.6."""
+        return {80: 8080, 443: 8443}.get(self.port, self.port)
+
+
+PLAIN = Front()
+"""Port 80, without TLS."""
 
 
 class ClusterInfo(msgspec.Struct, frozen=True):
@@ -38,6 +60,11 @@ class ClusterInfo(msgspec.Struct, frozen=True):
     selector: dict[str, str]
     way_in: str
     before: list[dict[str, Any]] | None = None
+    front: Front = PLAIN
+    model_claim: str | None = None
+    image: str | None = None
+    gateway_namespace: str = "istio-system"
+    mutual_tls: bool = True
 
 
 class StackInfo(msgspec.Struct, frozen=True):
@@ -56,6 +83,7 @@ class StackInfo(msgspec.Struct, frozen=True):
     models: dict[str, dict[str, Any]] = {}
     versions: dict[str, str] = {}
     notes: list[str] = []
+    access: Access = DIRECT
     cluster: ClusterInfo | None = None
 
 

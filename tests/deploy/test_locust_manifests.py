@@ -1,6 +1,10 @@
+import base64
+import gzip
 import json
+import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -9,6 +13,7 @@ from ruamel.yaml import YAML
 from deploy.__main__ import deploy
 from deploy.locust_manifests import LoadForm, load_manifests, run_seconds
 from experiments.core import reading
+from experiments.core.access import Access
 from experiments.core.errors import ProvisionError
 from experiments.core.home import CHECKOUT
 
@@ -70,6 +75,8 @@ def test_every_name_that_is_referred_to_is_defined(experiment):
         assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == set(volumes)
         for volume in volumes.values():
             assert volume.get("configMap", {}).get("name") in {None, *maps}
+            projected = volume.get("projected", {}).get("sources", [])
+            assert {source["configMap"]["name"] for source in projected} <= maps
             assert volume.get("persistentVolumeClaim", {}).get("claimName") in {None, *claims}
     (service,) = of_kind(objects, "Service")
     assert service["metadata"]["name"] == "digits-master"
@@ -95,11 +102,41 @@ def test_the_experiment_in_the_cluster_is_the_one_that_is_judged(experiment, tmp
     assert reading.experiment_hash(reading.load(str(path)).experiment) == reading.experiment_hash(experiment)
 
 
+def test_bodies_share_config_maps_and_a_large_one_is_compressed(experiment):
+    bodies = {f"{number}.json": b"[%s]" % (b"1," * 150_000) for number in range(5)}
+    large = b'{"instances": [%s]}' % b",".join(b"%d" % number for number in range(200_000))
+    objects = load_manifests(experiment, LoadForm("i", payloads={**bodies, "large.json": large}))
+    maps = [each for each in of_kind(objects, "ConfigMap") if "payloads" in each["metadata"]["name"]]
+    assert [sorted(each.get("data", {})) for each in maps[:2]] == [["0.json", "1.json", "2.json"], ["3.json", "4.json"]]
+    (packed,) = [each["binaryData"]["large.json.gz"] for each in maps if "binaryData" in each]
+    assert gzip.decompress(base64.b64decode(packed)) == large
+    assert sum(len(each.get("data", {})) + len(each.get("binaryData", {})) for each in maps) == 6
+
+
+def test_a_conducted_load_keeps_its_records_for_the_conductor_and_its_secrets_in_a_secret(experiment, tmp_path):
+    (tmp_path / "ca.pem").write_text("authority")
+    access = Access(host="models.example", ca_file=str(tmp_path / "ca.pem"))
+    form = replace(FORM, run_id="20260101T000000Z-ab12", secrets={"TOKEN": "hush"}, access=access)
+    objects = load_manifests(experiment, form)
+    assert of_kind(objects, "PersistentVolumeClaim") == []
+    (secret,) = of_kind(objects, "Secret")
+    assert {name: base64.b64decode(value) for name, value in secret["data"].items()} == {
+        "TOKEN": b"hush",
+        "ca.crt": b"authority",
+    }
+    assert "hush" not in json.dumps([each for each in objects if each is not secret]) + repr(form)
+    options = {part: parsed(job["template"]["spec"]["containers"][0]["args"]) for part, job in pods(objects).items()}
+    assert options["master"]["run_id"] == form.run_id
+    assert (options["master"]["autostart"], options["master"]["headless"]) == (True, False)
+    for part in options.values():
+        assert (part["host_header"], part["ca_file"]) == ("models.example", "/access/ca.crt")
+
+
 @pytest.mark.parametrize(
     ("form", "why"),
     [
         (LoadForm("i"), "no request bodies"),
-        (LoadForm("i", payloads={"a.json": b"x" * 1_000_001}), "--payloads-claim"),
+        (LoadForm("i", payloads={"a.json": random.Random(1).randbytes(1_100_000)}), "--payloads-claim"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(experiment, form, why):

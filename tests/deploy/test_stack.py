@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -22,8 +23,11 @@ from experiments.core.answers import output_vector
 from experiments.core.attribution import Reference, attribute
 from experiments.core.errors import StackError
 from experiments.core.home import CHECKOUT
+from experiments.core.records import write_json
 from experiments.core.routing import predict_path
 from experiments.core.stack import read_payloads
+from experiments.progress import Narrator
+from experiments.targets import Embedded
 
 pytestmark = pytest.mark.usefixtures("up")
 
@@ -414,3 +418,26 @@ def test_while_a_run_has_the_stack_nobody_else_changes_its_routes(up):
         assert embedded.route("digits", "split").phase == "split"
     assert embedded.trouble("digits") is None
     assert up.target == "embedded"
+
+
+@pytest.mark.parametrize(("wish", "arms"), [("restore", {"small"}), ("baseline", {"small"}), ("canary", {"large"}),
+                                            ("leave", {"small", "large"})])  # fmt: skip
+def test_a_run_leaves_a_stack_that_was_up_as_on_end_says(digits, up, bodies, wish, arms):
+    """Whatever the phases of the run did; said by the experiment, on this machine as on a cluster."""
+    embedded.route("digits", "dark-launch")
+    state = embedded.state_dir("digits").shared
+    write_json(state.info, msgspec.structs.replace(up, experiment={**up.experiment, "on_end": wish}))
+    try:
+        with Embedded().stack(digits, None, Narrator()):
+            embedded.route("digits", "split")
+        url = f"{up.gateway_url}{predict_path(up.experiment['model'])}"
+        routes = {
+            ask(url, method="POST", body=bodies[0], headers=JSON).headers["x-splitproof-route"].partition("/")[2]
+            for _ in range(40)
+        }
+        assert routes == arms
+        found = embedded.status("digits")
+        assert found.drift is None
+        assert found.phase == {"restore": "dark-launch", "leave": "split"}.get(wish, "on-end")
+    finally:
+        write_json(state.info, up)

@@ -8,7 +8,8 @@ from loadgen.assignment import chosen_cohorts, resolve
 from loadgen.rundir import local_run
 
 DEFAULTS = {
-    "experiment": None, "payload": None, "runs": None, "ca_file": None, "host": None, "headless": False,
+    "experiment": None, "payload": None, "runs": None, "run_id": None, "ca_file": None, "client_cert": None,
+    "client_key": None, "host_header": None, "sni": None, "host": None, "headless": False,
     "autostart": False, "worker": False, "num_users": None, "class_picker": False, "tags": None, "exclude_tags": None,
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 
+import gevent
 import pytest
 
 from analysis.judge import judge
@@ -197,14 +198,30 @@ def test_files_come_whole_or_are_named(tmp_path):
     files[0].write_bytes(os.urandom(600_000))
     files[1].write_bytes(b"")
     pieces = []
-    sizes = transfer.send(files, lambda kind, data: pieces.append((kind, data)))
+    sizes = transfer.Sender(files, lambda kind, data: pieces.append((kind, data))).finish()
     assert {kind for kind, _data in pieces} == {transfer.PIECE}
-    assert len(pieces) == 3
-    for _kind, data in pieces[:-1]:
+    assert len(pieces) == 4
+    for _kind, data in pieces[:2]:
         transfer.receive(here, data)
     assert transfer.incomplete(here, sizes) == ["requests-h-1.jsonl", "outputs-h-1.jsonl"]
-    transfer.receive(here, pieces[-1][1])
+    for _kind, data in pieces[2:]:
+        transfer.receive(here, data)
+    assert transfer.incomplete(here, sizes) == []
     assert (here / "requests-h-1.jsonl").read_bytes() == files[0].read_bytes()
+
+
+def test_a_file_that_grows_comes_as_it_grows(tmp_path):
+    there, here = tmp_path / "requests-h-1.jsonl", tmp_path / "here"
+    here.mkdir()
+    there.write_bytes(b"one\n")
+    sender = transfer.Sender([there], lambda _kind, data: transfer.receive(here, data))
+    sender.follow()
+    gevent.sleep(1.2)
+    assert (here / there.name).read_bytes() == b"one\n"
+    with there.open("ab") as more:
+        more.write(b"two\n")
+    assert sender.finish() == {there.name: 8}
+    assert (here / there.name).read_bytes() == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.core.access import Access
 from experiments.core.errors import StackError
 from loadgen.predict import Connections, Dialer, Reply, predict, reachable, request_head, target
 
@@ -198,7 +199,7 @@ def test_a_file_of_certificates_that_cannot_be_used_is_refused_in_one_line(tmp_p
     if content is not None:
         file.write_text(content)
     with pytest.raises(StackError, match=rf"^--ca-file .*{why}.*; name a file of PEM certificates\.$"):
-        Dialer(target("https://h"), str(file))
+        Dialer(target("https://h", Access(ca_file=str(file))))
 
 
 @pytest.fixture
@@ -257,10 +258,10 @@ def test_tls_is_verified_and_its_connections_are_kept(certificate, monkeypatch):
     assert [ask(trusting).body for _ in range(3)] == [b"ok"] * 3
     assert len(opened) == 1
     monkeypatch.delenv("SSL_CERT_FILE")
-    named = Connections(Dialer(target(url), str(made)))
+    named = Connections(Dialer(target(url, Access(ca_file=str(made)))))
     assert ask(named).body == b"ok"
     # The name is verified too, not only the signature.
-    elsewhere = Connections(Dialer(target(f"https://127.0.0.1:{served.server_port}"), str(made)))
+    elsewhere = Connections(Dialer(target(f"https://127.0.0.1:{served.server_port}", Access(ca_file=str(made)))))
     assert ask(elsewhere).error == "tls"
     served.shutdown()
     served.server_close()
