@@ -53,10 +53,20 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
     _remainder(report, console)
 
 
+class _Patient(Console):
+    """A console whose reader may go away, as `head` does: rich would end the process with 1, which means roll back."""
+
+    def on_broken_pipe(self) -> None:
+        """Say the rest to nobody; the exit code stays the verdict's."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def _console(stream: IO[str], width: int | None) -> Console:
     if width is None and not stream.isatty():
         width = int(os.environ.get("COLUMNS") or _PLAIN_WIDTH)
-    return Console(file=stream, width=width, highlight=False, safe_box=True, emoji=False, markup=False, soft_wrap=False)
+    return _Patient(
+        file=stream, width=width, highlight=False, safe_box=True, emoji=False, markup=False, soft_wrap=False
+    )
 
 
 def _speaks_unicode(stream: IO[str]) -> bool:

@@ -44,23 +44,6 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert f"{share.share.estimate:.3f}" in out
 
 
-@pytest.mark.slow
-def test_the_readme_s_report_commands_run(tmp_path):
-    runs = [write_run(tmp_path / name) for name in ("RUN", "RUN1", "RUN2")]
-    for run in runs:
-        run.path.rename(tmp_path / f"{run.path.parent.name}.run")
-        run.path.parent.rmdir()
-        (tmp_path / f"{run.path.parent.name}.run").rename(run.path.parent)
-    (block,) = [text for text in blocks("README.md", "sh") if "analysis report" in text]
-    for line in block.strip().splitlines():
-        done = subprocess.run(
-            [sys.executable, *line.split()[1:]], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-        )
-        assert done.returncode == 0, line
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
-        "report.html", "junit.xml", "tally.csv", "tally.parquet", "trend.html"}  # fmt: skip
-
-
 def test_ci_files_are_yaml_and_name_what_is_there():
     yaml = YAML(typ="safe")
     for name in ("action.yml", "docs/ci/gitlab-ci.yml", "docs/ci/argo-rollouts.yaml", "docs/ci/flagger.yaml"):

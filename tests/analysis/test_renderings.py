@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -92,6 +93,14 @@ def test_streams_without_unicode_get_ascii_bars(reports):
 
 def test_a_pipe_gets_no_colour(reports):
     assert "\x1b" not in printed(reports["roll back"])
+
+
+def test_a_reader_that_goes_away_does_not_end_the_process(reports):
+    """Rich would end it with 1, which means roll back."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        print_report(reports["promote"], stream)
 
 
 def test_json_is_valid_and_says_the_same_numbers(reports):

@@ -16,7 +16,6 @@ from experiments.core import reading
 from experiments.core.home import CHECKOUT
 
 WORKFLOW = CHECKOUT / ".github" / "workflows" / "kind.yml"
-PAGES = sorted((CHECKOUT / "docs" / "how-to").glob("*.md"))
 
 
 def steps():
@@ -47,18 +46,14 @@ def commands(text):
             yield shlex.split(found[1].rstrip("`"))
 
 
-@pytest.mark.parametrize("path", [WORKFLOW, *PAGES], ids=lambda path: path.name)
-def test_every_command_of_ours_accepts_the_options_that_are_written_there(path):
-    sentences = (
-        path.read_text() if path == WORKFLOW else "\n".join(re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL))
-    )
-    found = list(commands(sentences))
+def test_every_command_of_ours_accepts_the_options_that_are_written_there():
+    """Those of the documents: tests/test_documents.py."""
+    found = list(commands(WORKFLOW.read_text()))
     assert found
     for name, *words in found:
         command = deploy.commands[name]
-        known = [word for word in words if word != "images/*.jpg"]
         with click.Context(command, info_name=name) as context:
-            command.make_parser(context).parse_args(known)
+            command.make_parser(context).parse_args(words)
 
 
 def test_the_container_is_the_one_that_the_jobs_ask_for():
