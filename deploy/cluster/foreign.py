@@ -174,8 +174,10 @@ def _subset(entry: Mapping[str, Any]) -> str:
 
 
 def _pod_change(watch: Watch, what: str, pod: Json) -> tuple[str, str] | None:
-    """Pods of the arms that come or go: an arm answers with fewer, or anew."""
+    """Pods of the arms that come or go: an arm answers with fewer, or anew. Those of Jobs answer nobody."""
     uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+    if any(each["kind"] == "Job" for each in pod["metadata"].get("ownerReferences") or ()):
+        return None
     if what == "DELETED":
         known = watch.pods.pop(uid, None) is not None and not _is_of(pod, watch.removed)
         return (f"pod {name} is gone", "an unknown hand") if known else None

@@ -62,3 +62,14 @@ def test_the_pods_of_a_deployment_that_we_took_away_go_by_our_hand():
     for each in (pod("1", "web-new-5f6d"), pod("2", "web-old-77c8")):
         foreign._hear(watching, "DELETED", each)
     assert [entry.what for entry in heard] == ["pod web-old-77c8-2 is gone"]
+
+
+def test_the_pods_of_a_job_are_nobody_s_business():
+    heard = []
+    loading = pod("1", "load")
+    loading["metadata"]["ownerReferences"][0]["kind"] = "Job"
+    for what in ("ADDED", "MODIFIED", "DELETED"):
+        foreign._hear(watch(heard), what, loading)
+    assert heard == []
+    foreign._hear(watch(heard), "ADDED", pod("2", "web-5f6d"))
+    assert [entry.what for entry in heard] == ["pod web-5f6d-2 came"]
