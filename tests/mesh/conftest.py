@@ -7,7 +7,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from plane.mesh import serving, standing, why_not
-from plane.objects import apply_all, remove_all
+from plane.objects import FEW, apply_all, remove_all
 
 from deploy import models as provisioning
 from experiments.core import reading
@@ -37,7 +37,7 @@ def trained(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits(mesh, trained, models, tmp_path_factory):
     """The experiment whose pods are our serving processes, and a home with its models, for a module."""
-    loaded = reading.load("digits")
+    loaded = reading.load("digits", [FEW])
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(models)
     rule = serving(loaded.experiment.model, trained, app=loaded.experiment.service)
