@@ -13,6 +13,13 @@ from deploy import models as provisioning
 from experiments.core import reading
 
 
+def pytest_collection_modifyitems(items):
+    """The first test of a session waits for the mesh as well, and none of them is worth a failure on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session")
 def mesh():
     """A Kubernetes API server with Istio and a gateway, up for the whole session."""

@@ -48,7 +48,7 @@ class Runner:
             )  # fmt: skip
 
     def finish(self, process):
-        out, err = process.communicate(timeout=170)
+        out, err = process.communicate(timeout=400)
         found = sorted((self.folder / "runs").glob("*/*"), key=lambda path: path.name)
         assert found, err
         path = found[-1] / "report.json"
@@ -111,11 +111,11 @@ def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, r
 def test_a_canary_that_fails_is_stopped_by_the_brake(mesh, runner):
     mesh.kubelet.rules.insert(0, serving("digits_classifier", runner.models, {"large": ["--failure-rate", "0.5"]}))
     try:
-        began = time.monotonic()
         code, _, text, run = runner.run("--set", "abort_if={errors: 20%}", "--set", "phases.1.for=60s")
         assert code in (1, 4), text
-        assert time.monotonic() - began < 120
-        ended = records.read_info(records.RunDir(run)).ended
+        info = records.read_info(records.RunDir(run))
+        ended = info.ended
+        assert (ended.at_us - info.load_started_us) / 1e6 < 60  # the phase alone would have taken that long
         assert re.search(r"aborted: \d+ of the last \d+ requests to large failed; abort_if.errors is 0.2", ended.detail)
     finally:
         mesh.kubelet.rules.pop(0)

@@ -16,7 +16,7 @@ PROXY_PORT = 15007
 """Where a sidecar of ours takes requests, as an HTTP proxy does; Istio's own would catch them on their way out."""
 
 _XDS_PORT = 15010
-_INSTALLED_WITHIN_S = 120.0
+_INSTALLED_WITHIN_S = 300.0
 
 
 def install(place: Place) -> None:
