@@ -17,6 +17,8 @@ Told = Callable[[Foreign], None]
 
 _WATCH_S = 60
 _PAUSE_S = 1.0
+_BLIND_US = 10_000_000
+"""How long nothing may be seen of a kind before that is told; what is seen in time again is caught up with."""
 
 
 @dataclass
@@ -99,13 +101,13 @@ def _remember(watch: Watch, item: Json) -> None:
 
 def _follow(watch: Watch, version: str, kind: str, since: str) -> None:
     """Watch one kind until told to end; a watch that breaks off or is too old begins anew from a list."""
-    blind_us: int | None = None
+    blind_us, told = 0, False
     while not watch.ended.is_set():
         try:
             for event in watched(watch.cluster, version, kind, watch.namespace, since, _WATCH_S):
                 if watch.ended.is_set():
                     return
-                blind_us = None
+                blind_us, told = 0, False
                 since = str(event["object"]["metadata"].get("resourceVersion") or since)
                 if event["type"] != "BOOKMARK":
                     _hear(watch, event["type"], {"apiVersion": version, "kind": kind, **event["object"]})
@@ -114,7 +116,17 @@ def _follow(watch: Watch, version: str, kind: str, since: str) -> None:
             watch.troubles.append(str(error))
             watch.ended.wait(_PAUSE_S)
             caught_up = _catch_up(watch, version, kind, blind_us)
-            since, blind_us = caught_up or since, None if caught_up else blind_us
+            if caught_up:
+                since, blind_us, told = caught_up, 0, False
+            elif not told and _now_us() - blind_us > _BLIND_US:
+                told = True
+                watch.told(_unseen(kind, blind_us, error))
+
+
+def _unseen(kind: str, blind_us: int, error: StackError) -> Foreign:
+    """What nobody watches may have been changed by anybody."""
+    what = f"{kind}s could not be watched any more ({error}) and may have been changed"
+    return Foreign(blind_us, what, "somebody unseen", object=kind)
 
 
 def _catch_up(watch: Watch, version: str, kind: str, blind_us: int) -> str | None:
@@ -174,8 +186,10 @@ def _subset(entry: Mapping[str, Any]) -> str:
 
 
 def _pod_change(watch: Watch, what: str, pod: Json) -> tuple[str, str] | None:
-    """Pods of the arms that come or go: an arm answers with fewer, or anew."""
+    """Pods of the arms that come or go: an arm answers with fewer, or anew. Those of Jobs answer nobody."""
     uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+    if any(each["kind"] == "Job" for each in pod["metadata"].get("ownerReferences") or ()):
+        return None
     if what == "DELETED":
         known = watch.pods.pop(uid, None) is not None and not _is_of(pod, watch.removed)
         return (f"pod {name} is gone", "an unknown hand") if known else None

@@ -4,6 +4,7 @@ import time
 
 from deploy.cluster import foreign
 from deploy.cluster.foreign import Watch
+from experiments.core.errors import StackError
 
 
 def virtual(generation, name="web", manager="kubectl-edit"):
@@ -62,3 +63,36 @@ def test_the_pods_of_a_deployment_that_we_took_away_go_by_our_hand():
     for each in (pod("1", "web-new-5f6d"), pod("2", "web-old-77c8")):
         foreign._hear(watching, "DELETED", each)
     assert [entry.what for entry in heard] == ["pod web-old-77c8-2 is gone"]
+
+
+def test_the_pods_of_a_job_are_nobody_s_business():
+    heard = []
+    loading = pod("1", "load")
+    loading["metadata"]["ownerReferences"][0]["kind"] = "Job"
+    for what in ("ADDED", "MODIFIED", "DELETED"):
+        foreign._hear(watch(heard), what, loading)
+    assert heard == []
+    foreign._hear(watch(heard), "ADDED", pod("2", "web-5f6d"))
+    assert [entry.what for entry in heard] == ["pod web-5f6d-2 came"]
+
+
+def test_what_cannot_be_watched_any_more_is_told_once(monkeypatch):
+    """A run whose routes nobody could see is no run whose routes nobody changed."""
+    attempts = []
+
+    def refused(*_):
+        attempts.append(1)
+        if len(attempts) > 6:
+            watching.ended.set()
+        raise StackError("the API server is gone.")
+
+    heard = []
+    watching = watch(heard)
+    monkeypatch.setattr(foreign, "watched", refused)
+    monkeypatch.setattr(foreign, "listing", refused)
+    monkeypatch.setattr(foreign, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(foreign, "_BLIND_US", 0)
+    foreign._follow(watching, "networking.istio.io/v1", "VirtualService", "1")
+    (entry,) = heard
+    assert entry.routes
+    assert "VirtualServices could not be watched any more (the API server is gone.)" in entry.what

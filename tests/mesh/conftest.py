@@ -7,10 +7,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from plane.mesh import serving, standing, why_not
-from plane.objects import apply_all, remove_all
+from plane.objects import FEW, apply_all, remove_all
 
 from deploy import models as provisioning
 from experiments.core import reading
+
+
+def pytest_collection_modifyitems(items):
+    """The first test of a session waits for the mesh as well, and none of them is worth a failure on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +44,7 @@ def trained(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits(mesh, trained, models, tmp_path_factory):
     """The experiment whose pods are our serving processes, and a home with its models, for a module."""
-    loaded = reading.load("digits")
+    loaded = reading.load("digits", [FEW])
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(models)
     rule = serving(loaded.experiment.model, trained, app=loaded.experiment.service)

@@ -5,9 +5,12 @@ import http.client
 import time
 from collections import Counter
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from plane import api
+from plane import api, istio
+from plane.kubelet import Rule
+from plane.namespace import inside
 from plane.objects import apply_all, pods, remove_all
 from plane.traffic import ask, by_version
 from plane.waiting import until
@@ -184,7 +187,9 @@ def test_sp115_a_consistent_hash_does_not_keep_a_user_at_one_model(stack):
 def test_sp117_which_of_two_virtual_services_decides_rests_on_their_age(stack):
     objects = EXAMPLES["SP117"]()
     first = one(objects, "VirtualService", "image-classifier")
-    time.sleep(1.1)  # ages are whole seconds
+    with stack.inside():
+        made_at = datetime.fromisoformat(api.get(stack.api, first)["metadata"]["creationTimestamp"])
+    until(lambda: datetime.now(UTC) - made_at > timedelta(seconds=1.1), "another second: ages are whole ones", 5)
     with made(stack, objects):
         time.sleep(2)
         check_share(by_version(asked(stack, COUNT))["resnet101"], COUNT, 0.3)
@@ -194,6 +199,66 @@ def test_sp117_which_of_two_virtual_services_decides_rests_on_their_age(stack):
             api.apply(stack.api, first)
         time.sleep(2)
         assert set(by_version(asked(stack, COUNT))) == {"resnet101"}  # and no manifest is another than before
+
+
+CALLER = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "caller", "namespace": "tf-serving"},
+    "spec": {
+        "replicas": 1,
+        "selector": {"matchLabels": {"app": "caller"}},
+        "template": {
+            "metadata": {"labels": {"app": "caller"}},
+            "spec": {"containers": [{"name": "caller", "image": "caller"}]},
+        },
+    },
+}
+
+
+@pytest.fixture
+def caller(stack):
+    """A function that asks the Service from a pod in the mesh, through that pod's sidecar."""
+    rule = Rule({"app": "caller"}, lambda pod, pods: istio.sidecar(stack.place, pod, pods))
+    stack.kubelet.rules.insert(0, rule)
+    apply_all(stack, [CALLER])
+    (pod,) = pods(stack, "tf-serving", "app=caller")
+
+    def asked_inside(count):
+        with inside(stack.kubelet.namespace_of(pod["metadata"]["name"])):
+            return ask(f"http://127.0.0.1:{istio.PROXY_PORT}", count, f"http://image-classifier.tf-serving:8501{PATH}")
+
+    yield asked_inside
+    with stack.inside():
+        api.delete(stack.api, CALLER)
+    stack.kubelet.rules.remove(rule)
+
+
+def test_sp113_without_mesh_a_client_inside_reaches_every_pod_whatever_the_weights_say(stack, caller):
+    def versions(count=40):
+        try:
+            seen = caller(count)
+        except (OSError, http.client.HTTPException):
+            return set()  # no listener yet
+        return set(by_version(seen)) if set(statuses(seen)) == {200} else set()
+
+    def with_weights(objects):
+        """Nothing for the canary, and for clients by the Service's name."""
+        first, second = one(objects, "VirtualService")["spec"]["http"][0]["route"]
+        first["weight"], second["weight"] = 100, 0
+        one(objects, "VirtualService")["spec"]["hosts"] = ["image-classifier"]
+        return objects
+
+    alone, meant = with_weights(sound()), with_weights(sound())
+    one(meant, "VirtualService")["spec"]["gateways"].append("mesh")
+    assert "SP113" in {each.code for each in check(alone).findings}
+    with made(stack, alone):
+        until(lambda: versions() == {"resnet50", "resnet101"}, "both arms", 30)
+        check_share(by_version(caller(COUNT))["resnet101"], COUNT, 0.5)
+    assert "SP113" not in {each.code for each in check(meant).findings}
+    with made(stack, meant):
+        until(lambda: versions() == {"resnet50"}, "the weights to hold inside too", 30)
+        assert set(by_version(caller(COUNT))) == {"resnet50"}
 
 
 def test_sp114_pods_older_than_the_label_have_no_sidecar(mesh):

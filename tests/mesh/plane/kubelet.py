@@ -80,6 +80,17 @@ class Kubelet:
                 return each.process
         raise LookupError(pod_name)
 
+    def namespace_of(self, pod_name: str) -> Namespace:
+        """The network namespace of a pod.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for each in list(self.pods.values()):
+            if each.pod["metadata"]["name"] == pod_name:
+                return each.namespace
+        raise LookupError(pod_name)
+
 
 def work(kubelet: Kubelet) -> None:
     """Run pods until told to stop; the thread that calls this is the parent of all of their processes."""

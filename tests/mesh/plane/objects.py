@@ -12,6 +12,9 @@ from plane.mesh import Mesh
 from plane.waiting import MeshError, until
 from ruamel.yaml import YAML
 
+FEW = "payloads={digits: 12}"
+"""For `digits`. Every pod is asked every payload before a load, past the gateway: a dozen tells the arms apart too."""
+
 _READY_WITHIN_S = 90.0
 _GONE_WITHIN_S = 60.0
 
