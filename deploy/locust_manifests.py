@@ -221,6 +221,7 @@ def _pod(experiment: Experiment, form: LoadForm, part: str) -> dict[str, Any]:
     }
     return {
         "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": round(experiment.load.timeout) + _GRACE_S,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001},
         "topologySpreadConstraints": [

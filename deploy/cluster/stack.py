@@ -42,6 +42,9 @@ from experiments.core.versions import installed
 
 TARGET = "kubernetes"
 
+_NOTICES = (("v1", "ConfigMap"),)
+"""All that we create beside somebody else's stack."""
+
 _STAY = "routes stay as the last phase left them (on_end: leave)"
 
 _VERSIONS_OF = ("kubernetes",)
@@ -564,7 +567,8 @@ def down(
             progress(f"{cluster}: putting the routes of VirtualService {experiment.service} back")
             switch.set_routes(cluster, info, loaded_of(info), info.cluster.before)
         progress(f"{cluster}: removing what is ours in namespace {experiment.namespace}")
-        removed = ownership.remove(cluster, experiment, progress)
+        kinds = _NOTICES if experiment.attach else ownership.KINDS
+        removed = ownership.remove(cluster, experiment, progress, kinds)
         shutil.rmtree(stack_dir(name), ignore_errors=True)
         return bool(removed) or info is not None
 
