@@ -359,6 +359,10 @@ def _bare_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[str]:
     ]
     if not bare:
         return []
+    # Somebody else's namespace need not be ours to read.
+    why = None if experiment.attach else mesh.injection(cluster, experiment.namespace, mesh.find(cluster))
+    if why:
+        return [f"pods without a sidecar: {', '.join(bare)}; namespace {experiment.namespace} gives them none: {why}."]
     return [
         f"pods without a sidecar in a namespace that injects one: {', '.join(bare)}; delete them: new ones have it."
     ]
