@@ -8,11 +8,9 @@ import pytest
 from plane import api
 from plane.accounts import grant, kubeconfig_of, may
 from plane.loading import load_rule
-from plane.mesh import serving
 from plane.processes import environment
 
-from deploy import models as provisioning
-from experiments.core import reading, records
+from experiments.core import records
 from experiments.core.home import CHECKOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
@@ -28,26 +26,17 @@ OPTIONS = (
 
 
 @pytest.fixture
-def rules(mesh, tmp_path, models, monkeypatch):
-    """The pods of digits are our serving processes, those of its load our Locust."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "models").symlink_to(models)
-    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path / "home"))
-    loaded = reading.load("digits")
-    found = {arm: model.base_path for arm, model in provisioning.ensure(loaded, lambda _: None).items()}
+def load_pods(mesh, digits):
+    """The pods of the load of digits are our Locust; what a DNS would resolve is put in their arguments."""
     with mesh.inside():
         names = {GATEWAY: mesh.gateway_url}
-    given = [
-        serving(loaded.experiment.model, found),
-        load_rule(mesh.place, mesh.api, "digits-load", names),
-    ]
-    mesh.kubelet.rules[:0] = given
+    rule = load_rule(mesh.place, mesh.api, f"{digits.experiment.name}-load", names)
+    mesh.kubelet.rules.insert(0, rule)
     yield
-    for rule in given:
-        mesh.kubelet.rules.remove(rule)
+    mesh.kubelet.rules.remove(rule)
 
 
-def test_a_load_in_the_cluster_is_judged_here_and_leaves_nothing_there(mesh, rules, tmp_path):  # noqa: ARG001
+def test_a_load_in_the_cluster_is_judged_here_and_leaves_nothing_there(mesh, load_pods, tmp_path):  # noqa: ARG001
     """As the deployer's account with the loader's role: two workers send, the brakes look, the records come whole."""
     with mesh.inside():
         grant(mesh, "deployer", "loader")
@@ -56,7 +45,7 @@ def test_a_load_in_the_cluster_is_judged_here_and_leaves_nothing_there(mesh, rul
             [sys.executable, "-m", "experiments", "run", "digits", "--target", "kubernetes", *OPTIONS,
              "--gateway", mesh.gateway_url, "--runs", str(tmp_path / "runs")],
             capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=170,
-            env={**environment(mesh.place), "SPLITPROOF_HOME": str(tmp_path / "home"), "KUBECONFIG": str(kubeconfig),
+            env={**environment(mesh.place), "KUBECONFIG": str(kubeconfig),
                  "MESH_TOKEN": TOKEN},
         )  # fmt: skip
     text = done.stdout + done.stderr

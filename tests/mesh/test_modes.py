@@ -9,12 +9,10 @@ import threading
 import pytest
 from plane import api
 from plane.accounts import grant, kubeconfig_of, may, refused
-from plane.mesh import serving
 from plane.objects import apply_all, pods, remove_all, rendered
 from plane.traffic import ask
 
 from deploy import istio
-from deploy import models as provisioning
 from deploy.cluster import readiness, stack
 from deploy.cluster.client import connect
 from deploy.cluster.refusals import ApiError
@@ -54,22 +52,6 @@ VOLUME = {
     "metadata": {"name": "models"},
     "spec": {"accessModes": ["ReadOnlyMany"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/data/models"}},
 }
-
-
-@pytest.fixture(scope="module")
-def digits(mesh, tmp_path_factory, models):
-    """The pods of digits are our serving processes, for the module."""
-    home = tmp_path_factory.mktemp("home")
-    (home / "models").symlink_to(models)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPLITPROOF_HOME", str(home))
-        patch.setenv("KUBECONFIG", str(mesh.kubeconfig))
-        loaded = reading.load("digits")
-        found = provisioning.ensure(loaded, lambda _: None)
-        rule = serving(loaded.experiment.model, {arm: model.base_path for arm, model in found.items()})
-        mesh.kubelet.rules.insert(0, rule)
-        yield loaded
-        mesh.kubelet.rules.remove(rule)
 
 
 @contextlib.contextmanager
