@@ -28,8 +28,11 @@ PAGE_PORT = 8089
 MOST_BYTES = 1_000_000
 """A ConfigMap holds 1 MiB, its own names included."""
 
-_LATER_S = 3600
-"""How long a conducted master stays after its load, so that its records can be fetched."""
+_LATER_S = 600
+"""How long a conducted load goes on without its conductor, and its master after that."""
+
+_HELD_S = 20
+"""How long a conductor may hold a phase beyond its time."""
 
 _FILES = {"ca_file": "ca.crt", "client_cert": "client.crt", "client_key": "client.key"}
 """The files of an access, by their names in the Secret."""
@@ -221,6 +224,7 @@ def _pod(experiment: Experiment, form: LoadForm, part: str) -> dict[str, Any]:
     }
     return {
         "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": round(experiment.load.timeout) + _GRACE_S,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001},
         "topologySpreadConstraints": [
@@ -244,8 +248,9 @@ def _arguments(experiment: Experiment, form: LoadForm, part: str) -> list[str]:
     workers = ["--master", "--expect-workers", str(form.workers)]
     if form.run_id:
         kept = ["--autostart", "--autoquit", str(_LATER_S), "--web-port", str(PAGE_PORT), "--run-id", form.run_id]
-        # A conductor says when the load ends; without one it must not go on for ever.
-        return [*workers, *kept, "--run-time", f"{run_seconds(experiment) + _LATER_S}s", "--host", form.host, *common]
+        # A conductor says when the load ends, and may hold a phase for a last look; without one it ends all the same.
+        most = run_seconds(experiment) + _LATER_S + _HELD_S * len(experiment.phases)
+        return [*workers, *kept, "--run-time", f"{most}s", "--host", form.host, *common]
     length = ["--run-time", f"{run_seconds(experiment)}s"]
     return [*workers, "--headless", "--only-summary", *length, "--host", form.host, *common]
 

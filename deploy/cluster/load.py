@@ -141,16 +141,26 @@ def brought(cluster: Cluster, master: Json, run: RunDir) -> Iterator[Bringing]:
     Raises:
         StackError: the master's page does not answer.
     """
-    with forwarded(cluster, master, PAGE_PORT) as url:
-        bringing = Bringing(run, url)
-        _compare(bringing)
-        thread = threading.Thread(target=_follow, args=(bringing,), name="records", daemon=True)
-        thread.start()
-        try:
-            yield bringing
-        finally:
-            bringing.over.set()
-            thread.join()
+    with forwarded(cluster, master, PAGE_PORT) as url, following(url, run) as bringing:
+        yield bringing
+
+
+@contextlib.contextmanager
+def following(url: str, run: RunDir) -> Iterator[Bringing]:
+    """The same, from a page that can be reached.
+
+    Raises:
+        StackError: the page does not answer.
+    """
+    bringing = Bringing(run, url)
+    _compare(bringing)
+    thread = threading.Thread(target=_follow, args=(bringing,), name="records", daemon=True)
+    thread.start()
+    try:
+        yield bringing
+    finally:
+        bringing.over.set()
+        thread.join()
 
 
 def finish(bringing: Bringing, within_s: float, told: Progress) -> None:

@@ -136,14 +136,15 @@ def _writes(entry: Mapping[str, Any]) -> bool:
     return "f:spec" in fields or "f:data" in fields
 
 
-def remove(cluster: Cluster, experiment: Experiment, progress: Progress, keep: Sequence[Json] = ()) -> list[str]:
+def remove(
+    cluster: Cluster, experiment: Experiment, progress: Progress, kinds: Sequence[tuple[str, str]] = KINDS
+) -> list[str]:
     """Delete what carries our labels in the experiment's namespace, and wait until it is gone; its objects by name.
 
     Raises:
         StackError: something is not gone in time, such as an object with a finalizer.
     """
-    kept = {(each["kind"], each["metadata"]["name"]) for each in keep}
-    doomed = [found for found in _ours(cluster, experiment) if (found["kind"], found["metadata"]["name"]) not in kept]
+    doomed = list(_ours(cluster, experiment, kinds))
     for found in doomed:
         delete(cluster, found)
         progress(f"{name_of(found)}: deleted")
@@ -151,9 +152,9 @@ def remove(cluster: Cluster, experiment: Experiment, progress: Progress, keep: S
     return [name_of(found) for found in doomed]
 
 
-def _ours(cluster: Cluster, experiment: Experiment) -> Iterator[Json]:
+def _ours(cluster: Cluster, experiment: Experiment, kinds: Sequence[tuple[str, str]]) -> Iterator[Json]:
     labels = ",".join(f"{name}={value}" for name, value in labels_of(experiment).items())
-    for version, kind in KINDS:
+    for version, kind in kinds:
         known = next((each for each in versions(version) if serves(cluster, each, kind)), None)
         if known:
             yield from listed(cluster, known, kind, experiment.namespace, labels)

@@ -42,6 +42,9 @@ from experiments.core.versions import installed
 
 TARGET = "kubernetes"
 
+_NOTICES = (("v1", "ConfigMap"),)
+"""All that we create beside somebody else's stack."""
+
 _STAY = "routes stay as the last phase left them (on_end: leave)"
 
 _VERSIONS_OF = ("kubernetes",)
@@ -356,6 +359,10 @@ def _bare_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[str]:
     ]
     if not bare:
         return []
+    # Somebody else's namespace need not be ours to read.
+    why = None if experiment.attach else mesh.injection(cluster, experiment.namespace, mesh.find(cluster))
+    if why:
+        return [f"pods without a sidecar: {', '.join(bare)}; namespace {experiment.namespace} gives them none: {why}."]
     return [
         f"pods without a sidecar in a namespace that injects one: {', '.join(bare)}; delete them: new ones have it."
     ]
@@ -564,7 +571,8 @@ def down(
             progress(f"{cluster}: putting the routes of VirtualService {experiment.service} back")
             switch.set_routes(cluster, info, loaded_of(info), info.cluster.before)
         progress(f"{cluster}: removing what is ours in namespace {experiment.namespace}")
-        removed = ownership.remove(cluster, experiment, progress)
+        kinds = _NOTICES if experiment.attach else ownership.KINDS
+        removed = ownership.remove(cluster, experiment, progress, kinds)
         shutil.rmtree(stack_dir(name), ignore_errors=True)
         return bool(removed) or info is not None
 
