@@ -135,8 +135,8 @@ def _finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
 def _widest(sets: Sets) -> int:
     """Room for one entry of a legend, in pixels: as long as the longest name that it may have to show."""
     keys = ("arm", "claim", "kind", "start")
-    longest = max((len(str(row.get(key, ""))) for rows in sets.rows.values() for row in rows for key in keys), default=8)
-    return min(_LETTER * max(longest, 8), 220) + 30
+    names = (str(row.get(key, "")) for rows in sets.rows.values() for row in rows for key in keys)
+    return min(_LETTER * max(map(len, names), default=8), 220) + 30
 
 
 def _choice(name: str, value: str) -> alt.Parameter:

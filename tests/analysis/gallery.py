@@ -2,7 +2,8 @@
 
     python tests/analysis/gallery.py FOLDER [NAME…]
 
-writes FOLDER/NAME/run, NAME.html and NAME.txt (80 columns, ASCII, no colour). `tests/browser/pages.mjs` looks at the pages:
+writes FOLDER/NAME/run, NAME.html and NAME.txt (80 columns, ASCII, no colour). To look at the
+pages as `tests/browser/README.md` says:
 
     node tests/browser/pages.mjs --shots FOLDER FOLDER/*.html
 """
@@ -58,7 +59,8 @@ def ten_arms(folder: Path) -> records.RunDir:
 def forty_phases(folder: Path) -> records.RunDir:
     """A slow ramp: the canary's share grows by 2.5 points each three seconds."""
     phases = [
-        {"name": f"step-{step}", "route": {"old": 1000 - 25 * step, "new": 25 * step}, "for": 3.0} for step in range(1, 40)
+        {"name": f"step-{step}", "route": {"old": 1000 - 25 * step, "new": 25 * step}, "for": 3.0}
+        for step in range(1, 40)
     ]
     return write_run(folder, experiment(phases=[{"name": "step-0", "route": "old", "for": 3.0}, *phases], claims=PALE))
 
