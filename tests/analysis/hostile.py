@@ -23,9 +23,9 @@ HOSTILE = (
 )
 
 _CHOSEN = {
-    "phase", "phases", "arm", "arms", "baseline", "cohort", "cohorts", "id", "sentence", "reason", "test", "null",
-    "name", "assumption", "reading", "remarks", "run", "experiment", "experiment_hash", "description", "target", "voids",
-    "weakens", "ended", "fixed_test",
+    "phase", "phases", "arm", "arms", "baseline", "cohort", "cohorts", "id", "sentence", "reason", "test",
+    "null", "name", "assumption", "reading", "remarks", "run", "experiment", "experiment_hash", "description", "target",
+    "voids", "weakens", "ended", "fixed_test",
 }  # fmt: skip
 _KEYED = {"classes", "kinds", "weights"}
 
