@@ -48,14 +48,16 @@ def test_every_block_is_run_or_says_why_not(path):
 
 @pytest.mark.parametrize("path", which(slow=False), ids=named)
 def test_quick_blocks_run(path, sandbox):
-    assert documents.run([block for block in documents.blocks(path) if block.runs(slow=False)], *sandbox) == []
+    wrong = documents.run([block for block in documents.blocks(path) if block.runs(slow=False)], *sandbox)
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", which(slow=True), ids=named)
 def test_all_blocks_run(path, sandbox):
-    assert documents.run([block for block in documents.blocks(path) if block.runs(slow=True)], *sandbox) == []
+    wrong = documents.run([block for block in documents.blocks(path) if block.runs(slow=True)], *sandbox)
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)

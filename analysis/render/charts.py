@@ -22,6 +22,8 @@ STRANGE = "#808080"
 WIDTH = 640
 _MOST_CLAIMS = 8
 _FEW_PHASES = 9
+_LETTER = 7
+"""Pixels for a letter of a label, so that what does not fit is shortened or left out."""
 
 Row = dict[str, Any]
 
@@ -118,14 +120,23 @@ def _finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
             title=None,
             symbolStrokeWidth=3,
             labelLimit=220,
-            columns=4,
+            columns=alt.ExprRef(f"max(1, floor(width / {_widest(sets)}))"),
         )
         .configure_text(color="currentColor", fontSize=11)
     )
     made: dict[str, Any] = styled.to_dict(validate=False)
     made.pop("$schema", None)
+    # Altair's schema takes no layout here, Vega does: one legend below the other, so that none is cut.
+    made["config"]["legend"]["layout"] = {"top": {"anchor": "start", "direction": "vertical", "margin": 2}}
     made["datasets"] = sets.rows
     return made
+
+
+def _widest(sets: Sets) -> int:
+    """Room for one entry of a legend, in pixels: as long as the longest name that it may have to show."""
+    keys = ("arm", "claim", "kind", "start")
+    names = (str(row.get(key, "")) for rows in sets.rows.values() for row in rows for key in keys)
+    return min(_LETTER * max(map(len, names), default=8), 220) + 30
 
 
 def _choice(name: str, value: str) -> alt.Parameter:
@@ -208,11 +219,10 @@ def _grounds(data: Pictures, sets: Sets) -> Iterator[Any]:
     periods = [row for row in spans if row["kind"] == "period"]
     if 0 < len(periods) <= _FEW_PHASES:
         whole = max(row["until"] for row in periods) - min(row["at"] for row in periods) or 1
-        for row in periods:
-            room = max(int((row["until"] - row["at"]) / whole * WIDTH / 6.5), 3)
-            row["label"] = row["phase"] if len(row["phase"]) <= room else row["phase"][: room - 1] + "…"
+        room = f"floor((datum.until - datum.at) / {whole:.6g} * width / {_LETTER})"
         yield (
             alt.Chart(sets.add(periods))
+            .transform_calculate(label=f"{room} < 4 ? '' : truncate(datum.phase, {room})")
             .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, fontWeight="bold", opacity=0.8)
             .encode(alt.X("at:Q"), y=alt.value(0), text="label:N", tooltip=[alt.Tooltip("phase:N")])
         )
@@ -476,6 +486,7 @@ def _routes(report: Report, data: Pictures) -> Picture | None:
             fontSize=12.5,
             dx={"left": 8, "right": -8, "center": -30}[side],
             dy=0 if side != "center" else -12,
+            limit=alt.ExprRef(f"width * {0.16 if side == 'left' else 0.19} - 8"),
         )
         .encode(x, y, text="name:N")
         for side in ("left", "center", "right")

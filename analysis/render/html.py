@@ -57,6 +57,11 @@ class Shown:
     switches: dict[str, list[str]]
     chosen: dict[str, str]
 
+    @property
+    def broad(self) -> bool:
+        """Whether it needs more than a phone's width: there it is scrolled sideways."""
+        return self.name == "routes"
+
 
 def render_html(report: Report, data: Pictures | None) -> str:
     """The report as a page.

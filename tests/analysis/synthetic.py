@@ -17,6 +17,16 @@ OUTPUTS = {
     "dog": {"old": [0.1, 0.8, 0.1], "new": [0.2, 0.3, 0.5]},
     "fish": {"old": [0.0, 0.2, 0.8], "new": [0.3, 0.1, 0.6]},
 }
+
+
+def answer(payload: str, arm: str) -> list[float] | None:
+    """What an arm answers: as above, and its own for each of `arm3`, `arm4`, …; None for a stranger."""
+    if arm in OUTPUTS[payload] or not arm.removeprefix("arm").isdigit():
+        return OUTPUTS[payload].get(arm)
+    part = 0.9 / (int(arm.removeprefix("arm")) + 1)
+    return [part, 0.4 * (1 - part), 0.6 * (1 - part)]
+
+
 LABELS = {"cat": 0, "dog": 1, "fish": 2}
 
 EXPERIMENT: dict[str, Any] = {
@@ -242,14 +252,17 @@ def _write_outputs(run: records.RunDir, rows: Sequence[records.Row], worker: int
     appender = records.Appender(records.outputs_path(run.path, "host", 100 + worker))
     for payload, signature in sorted({(row.payload, row.signature) for row in rows if row.signature}):
         arm = signature.rpartition("-")[2]
-        values = OUTPUTS[payload].get(arm, [0.34, 0.33, 0.33])
+        values = answer(payload, arm) or [0.34, 0.33, 0.33]
         appender.append(records.Output(signature, payload, list(values)))
     appender.close()
 
 
 def _write_references(run: records.RunDir, chosen: Experiment, layout: Layout) -> None:
     outputs = {
-        payload: {arm: OUTPUTS[payload][("old", "new")[index % 2]] for index, arm in enumerate(chosen.arms)}
+        payload: {
+            arm: answer(payload, arm) or OUTPUTS[payload][("old", "new")[index % 2]]
+            for index, arm in enumerate(chosen.arms)
+        }
         for payload in PAYLOADS
     }
     known = {

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -52,6 +53,63 @@ def test_ci_files_are_yaml_and_name_what_is_there():
             assert (ROOT / script).exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("action.yml", "github-actions"),
+        ("docs/ci/gitlab-ci.yml", "gitlab-ci"),
+        (".github/workflows/kind.yml", "github-workflows"),
+    ],
+)
+def test_ci_files_are_valid_by_the_published_schemas(name, schema, tmp_path):
+    checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run([*checker, ROOT / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    broken = tmp_path / "broken.yml"
+    broken.write_text(
+        (ROOT / name)
+        .read_text()
+        .replace("\n    - uses:", "\n    - run: 1\n      uses:")
+        .replace("script:", "scripts:")
+        .replace("runs-on:", "run-on:")
+    )
+    assert subprocess.run([*checker, broken], capture_output=True, check=False).returncode == 1
+
+
+def test_a_workflow_that_uses_the_action_passes_actionlint(tmp_path):
+    program = shutil.which("actionlint") or pytest.skip("actionlint is not on the PATH")
+    (workflow,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/ci/README.md").read_text(), re.DOTALL)
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "canary.yml").write_text(re.sub(r"OWNER/splitproof@main.*", "./", workflow))
+    shutil.copy(ROOT / "action.yml", tmp_path)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)  # noqa: S607 - actionlint looks for a repository
+    done = subprocess.run([program, "-no-color"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def step(name):
+    steps = YAML(typ="safe").load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    return next(one["run"] for one in steps if one.get("name") == name)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fail_on", "code"),
+    [
+        ("promote", "roll back,invalid", 0),
+        ("hold", "roll back,invalid", 0),
+        ("roll back", "roll back,invalid", 1),
+        ("invalid", "roll back,invalid", 1),
+        ("hold", "hold", 1),
+        ("", "roll back,invalid", 1),
+    ],
+)
+def test_the_action_fails_for_the_verdicts_that_were_named(verdict, fail_on, code):
+    variables = {**os.environ, "VERDICT": verdict, "FAIL_ON": fail_on}
+    bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step("Say the verdict")]  # as Actions starts it
+    assert subprocess.run(bash, env=variables, capture_output=True, check=False).returncode == code
+
+
 def test_argo_s_job_starts_a_command_that_we_have():
     job, web = list(YAML(typ="safe").load_all((ROOT / "docs/ci/argo-rollouts.yaml").read_text()))
     (container,) = job["spec"]["metrics"][0]["provider"]["job"]["spec"]["template"]["spec"]["containers"]
@@ -67,7 +125,7 @@ def test_argo_s_job_starts_a_command_that_we_have():
 
 @pytest.fixture
 def github():
-    """GitHub's part: an API that keeps comments, on a free loopback port."""
+    """GitHub's part, played: a real HTTP server with the three calls of its documented API that keep comments."""
     comments = []
 
     class Api(BaseHTTPRequestHandler):

@@ -24,8 +24,10 @@ from analysis.render.html import LIMIT_BYTES, render_html
 from analysis.render.json_report import render_json
 from analysis.render.junit import render_junit
 from analysis.render.tallies import render_csv, render_parquet
+from tests.analysis import browser, gallery
+from tests.analysis.hostile import HOSTILE
 from tests.analysis.synthetic import Layout, Truth, misrouted, write_run
-from tests.analysis.test_renderings import HOSTILE, hostile
+from tests.analysis.test_renderings import hostile
 
 BASE_KINDS = {
     "promote": (Truth(), Layout()),
@@ -117,6 +119,21 @@ def test_junit_is_valid_and_counts_what_it_holds(subjects, kind):
     assert [case.find("error") is None for case in checks] == [check.ok for check in report.checks]
     assert int(root.get("errors")) == len(root.findall(".//error"))
     assert int(root.get("failures")) == len(root.findall(".//failure"))
+
+
+@browser.installed
+def test_junit_is_valid_by_the_schema_of_jenkins(subjects, tmp_path):
+    schema = etree.XMLSchema(etree.parse(browser.JUNIT_SCHEMA))
+    reports = [subject.report for subject in subjects.values()]
+    reports += [examine(gallery.KINDS[name](tmp_path / name)).report for name in ("empty", "one-arm", "ten-arms")]
+    seen = set()
+    for report in reports:
+        root = etree.fromstring(render_junit(report).encode())
+        schema.assertValid(root)
+        seen |= {element.tag for element in root.iter()}
+    assert {"failure", "error", "skipped", "system-out", "property"} <= seen
+    root.find("testsuite").tag = "suite"
+    assert not schema.validate(root)
 
 
 @pytest.mark.parametrize("kind", BASE_KINDS)

@@ -16,17 +16,8 @@ from analysis.render.markdown import LIMIT_BYTES, render_markdown
 from analysis.render.terminal import print_report
 from analysis.render.text import interval_bar, safe
 from analysis.report import Report
+from tests.analysis.hostile import HOSTILE
 from tests.analysis.synthetic import Layout, Truth, misrouted, write_run
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "a|b\n\n# heading",
-    "[x](javascript:alert(1))",
-    "\x1b[2J\x1b[31mred",
-    "\u202egnirts",
-    "x" * 10_000,
-    "]]> & '\" @everyone https://example.com ```",
-)
 
 
 @pytest.fixture(scope="module")
