@@ -226,7 +226,7 @@ def caller(stack):
 
     def asked_inside(count):
         with inside(stack.kubelet.namespace_of(pod["metadata"]["name"])):
-            return ask(f"http://127.0.0.1:{istio.PROXY_PORT}", count, f"http://image-classifier.tf-serving:8501{PATH}")
+            return ask("http://127.0.0.1:8501", count, PATH, {"Host": "image-classifier"})
 
     yield asked_inside
     with stack.inside():
