@@ -337,7 +337,7 @@ def test_down_removes_what_is_ours_and_leaves_what_others_own(mesh, digits, up, 
     """Last of all, since the other tests want the stack. What one attempt is forbidden, the next one completes."""
     with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside(), monkeypatch.context() as patch:
         through(between, mesh, tmp_path, patch)
-        between.faults.append(Fault("DELETE .*services/", 403, 9))
+        between.faults.append(Fault("DELETE .*/services/", 403, 9))
         with pytest.raises(StackError, match="grant the verb 'delete' on 'services'"):
             stack.down("digits", None, None)
     with mesh.inside():

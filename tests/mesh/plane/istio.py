@@ -12,8 +12,6 @@ SYSTEM = "istio-system"
 GATEWAY_PORT = 8080
 """Where the gateway's pods listen: the target of port 80 of their Service."""
 ADMIN_PORT = 15000
-PROXY_PORT = 15007
-"""Where a sidecar of ours takes requests, as an HTTP proxy does; Istio's own would catch them on their way out."""
 
 _XDS_PORT = 15010
 _INSTALLED_WITHIN_S = 300.0
@@ -59,9 +57,11 @@ def _istiod(place: Place, pod: Json) -> Program:
 
 
 def sidecar(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
-    """The proxy of a client in the mesh: what that client asks of `PROXY_PORT` on loopback goes as istiod says."""
-    metadata = {"HTTP_PROXY_PORT": str(PROXY_PORT), "INTERCEPTION_MODE": "NONE"}
-    return _envoy(place, pod, pods, ("sidecar", metadata))
+    """The proxy of a client in the mesh. Requests to a Service's port on loopback, by the Service's name, go its way.
+
+    Istio's own image catches requests on their way out instead; the routes are the same.
+    """
+    return _envoy(place, pod, pods, ("sidecar", {"INTERCEPTION_MODE": "NONE"}))
 
 
 def _gateway(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
