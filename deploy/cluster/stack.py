@@ -30,7 +30,7 @@ from deploy.model_info import ModelInfo
 from deploy.phases import ON_END, Edit, ending, ending_http, find_phase, loaded_of, stated
 from deploy.staging import stage
 from experiments.core import journal
-from experiments.core.access import DIRECT, Access, access_of, refuse_unset
+from experiments.core.access import DIRECT, Access, access_of, refuse_unset, refuse_unusable
 from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -103,6 +103,7 @@ def up(
     """
     experiment, cluster = loaded.experiment, connect(wanted.context)
     refuse_unset(experiment)
+    refuse_unusable(wanted.access)
     progress(f"{cluster}: namespace {experiment.namespace} is where everything goes")
     with locked(experiment.name, progress):
         refuse_reserved(experiment.name)

@@ -82,6 +82,15 @@ def equip(context: ssl.SSLContext, access: Access) -> None:
         raise _unusable("--client-cert", access.client_cert, error, remedy) from error
 
 
+def refuse_unusable(access: Access) -> None:
+    """Raise before anything begins if a file of an access cannot be used.
+
+    Raises:
+        StackError: one cannot; the message names its option.
+    """
+    equip(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), access)
+
+
 def _unusable(option: str, path: str, error: OSError, remedy: str) -> StackError:
     why = "no PEM that fits" if isinstance(error, ssl.SSLError) else error.strerror
     if option == "--ca-file" and isinstance(error, ssl.SSLError):

@@ -149,3 +149,44 @@ def test_equal_artefacts_are_refused_before_anything_is_started():
 
 def test_nobody_there_is_an_answer_too():
     assert ask("http://127.0.0.1:1/x", timeout_s=1) is None
+
+
+def learn(servers):
+    experiment = {"model": "m", "arms": {"a": {}, "b": {}}}
+    info = StackInfo(1, experiment, "", "", "kubernetes", "", "", [each.pod for each in servers], 1, 0)
+    return references.learn(info, BODIES)
+
+
+def test_without_an_artefact_an_arm_is_known_by_the_answer_in_the_middle_of_its_own(pods):
+    found = learn(pods(a=[A, near(A, 3e-4), near(A, -2e-4)], b=[B]))
+    assert (found.source, found.problems) == ("direct", [])
+    assert {tuple(payload.arms["a"].output) for payload in found.payloads.values()} == {tuple(A)}
+    for payload in found.payloads.values():
+        assert payload.arms["a"].noise == pytest.approx(3e-4, rel=1e-3)
+        assert payload.arms["b"].noise == 0
+
+
+def test_pods_of_one_arm_that_disagree_are_told_and_do_not_widen_it(pods):
+    stranger, twins = TalkingPod("a", [B]), pods(a=[A], b=[B])
+    twin = TalkingPod("a", [A])
+    try:
+        found = learn([stranger, *twins, twin])
+    finally:
+        for each in (stranger, twin):
+            each.shutdown()
+            each.server_close()
+    assert all(payload.arms["a"].output == A for payload in found.payloads.values())
+    (told,) = found.problems
+    assert "is deployed as 'a', but serves 'b'" in told
+
+
+def test_arms_that_answer_alike_cannot_be_told_apart_whoever_says_what_they_are(pods):
+    found = learn(pods(a=[A], b=[A]))
+    assert "cannot tell the arms apart" in found.problems[0]
+
+
+def test_an_arm_without_a_pod_that_answers_is_refused_with_the_last_reason(pods):
+    with pytest.raises(StackError, match=r"arm 'b': no pod of it answers payload p0 \(status 500: .*nothing tells its"):
+        learn(pods(a=[A], b=[500]))
+    with pytest.raises(StackError, match=r"arm 'b': no pod of it answers payload p0 \(it has no ready pod\)"):
+        learn(pods(a=[A])[:1])

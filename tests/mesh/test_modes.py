@@ -176,14 +176,16 @@ FORBIDDEN = [
 ]
 
 
-@pytest.mark.parametrize("on_end", ["restore", "canary"])
 def test_arms_without_an_artefact_are_known_by_their_pods_and_the_attachers_role_suffices(
-    mesh, digits, tmp_path, monkeypatch, on_end
+    mesh, digits, tmp_path, monkeypatch
 ):
-    """Somebody else's stack, by an account that may change the one VirtualService and nothing else of it."""
+    """Somebody else's stack, by an account that may change the one VirtualService and nothing else of it.
+
+    It ends on the canary; that routes are put back otherwise is shown by a whole run of an attached stack.
+    """
     theirs = [unlabelled(each) for each in rendered(mesh, "digits", "--profile", "tutorial")]
     apply_all(mesh, theirs)
-    loaded = reading.load("digits", [*BARE, f"on_end={on_end}"])
+    loaded = reading.load("digits", [*BARE, "on_end=canary"])
     try:
         with mesh.inside():
             grant(mesh, "attacher")
@@ -203,11 +205,10 @@ def test_arms_without_an_artefact_are_known_by_their_pods_and_the_attachers_role
         assert any("known by what its own pods answered" in note for note in info.notes)
         assert info.models == {}
         assert (own, read_stack("digits")) == ([], None)
-        same = after["VirtualService"]["spec"] == before["VirtualService"]["spec"]
-        assert same is (on_end == "restore")
-        if on_end == "canary":
-            (rule,) = after["VirtualService"]["spec"]["http"]
-            assert [each["destination"]["subset"] for each in rule["route"]] == ["large"]
+        kept = [{**each["VirtualService"]["spec"], "http": None} for each in (before, after)]
+        assert kept[0] == kept[1]
+        (rule,) = after["VirtualService"]["spec"]["http"]
+        assert [each["destination"]["subset"] for each in rule["route"]] == ["large"]
         for kind in ("Deployment", "Service", "DestinationRule", "Gateway", "ConfigMap"):
             for mark in ("uid", "generation"):
                 assert after[kind]["metadata"].get(mark) == before[kind]["metadata"].get(mark)
