@@ -98,6 +98,7 @@ def resolve(options: argparse.Namespace) -> Assignment:
         experiment, assumed = reading.from_mapping(read_info(run).experiment, str(run.info)), None
     else:
         experiment, assumed = choose_experiment(options.experiment, assume=bool(options.host and options.payload))
+    _check_loop(options, experiment)
     stack = read_stack(experiment.name)
     payloads, unreferenced = _payloads(options.payload, experiment, stack)
     return Assignment(
@@ -112,6 +113,28 @@ def resolve(options: argparse.Namespace) -> Assignment:
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
         notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
     )
+
+
+def _check_loop(options: argparse.Namespace, experiment: Experiment) -> None:
+    """Users who wait for their answers and arrivals that wait for none exclude each other: who has both must choose.
+
+    Raises:
+        ExperimentError: both are asked for, or fewer than one user is.
+    """
+    users, load = options.num_users, experiment.load
+    if users is None:
+        if options.closed_loop and not options.worker:
+            raise ExperimentError("--closed-loop: needs a number of users who wait for their answers; add --users N.")
+        return
+    if users < 1:
+        raise ExperimentError(
+            f"--users {users}: must be at least 1; give more, or leave it out for open-loop arrivals."
+        )
+    if not options.closed_loop and (load.arrivals is not None or load.steps):
+        raise ExperimentError(
+            f"--users {users}: the experiment's load has arrivals, which wait for no answer; "
+            "leave --users out, or add --closed-loop to have users wait for each answer instead."
+        )
 
 
 def choose_experiment(named: str | None, *, assume: bool) -> tuple[Experiment, str | None]:

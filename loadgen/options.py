@@ -37,6 +37,12 @@ def add_options(parser: Any) -> None:
         metavar="FILE",
         help="Certificates to trust instead of the system's, where the host is https.",
     )
+    group.add_argument(
+        "--closed-loop",
+        action="store_true",
+        env_var="SPLITPROOF_CLOSED_LOOP",
+        help="With --users: they wait for each answer, and the arrivals of the experiment's load are not used.",
+    )
 
 
 _MEETING = ("master_bind_host", "master_bind_port", "master_port")

@@ -9,7 +9,8 @@ from loadgen.rundir import local_run
 
 DEFAULTS = {
     "experiment": None, "payload": None, "runs": None, "ca_file": None, "host": None, "headless": False,
-    "autostart": False, "worker": False, "num_users": None, "class_picker": False, "tags": None, "exclude_tags": None,
+    "autostart": False, "worker": False, "num_users": None, "class_picker": False, "closed_loop": False, "tags": None,
+    "exclude_tags": None,
 }  # fmt: skip
 
 
@@ -60,6 +61,11 @@ HOST = "http://127.0.0.1:1"
             {"experiment": "digits", "payload": BODY, "host": HOST, "autostart": True},
             "cannot be reached: Connection ref",
         ),
+        ({"experiment": "digits", "payload": BODY, "num_users": 8}, "--users 8: the experiment's load has arrivals"),
+        ({"experiment": "ramp", "payload": BODY, "num_users": 8}, "leave --users out, or add --closed-loop"),
+        ({"experiment": "digits", "payload": BODY, "num_users": 0}, "--users 0: must be at least 1"),
+        ({"experiment": "digits", "payload": BODY, "num_users": -3, "closed_loop": True}, "must be at least 1"),
+        ({"experiment": "digits", "payload": BODY, "closed_loop": True}, "--closed-loop: needs a number of users"),
         ({"experiment": "digits", "payload": BODY, "tags": ["vip"]}, "unknown cohort 'vip'; must be one of everyone"),
         ({"experiment": "digits", "payload": BODY, "exclude_tags": ["everyone", "canary-users"]}, "no cohort with a"),
     ],
@@ -157,7 +163,8 @@ def test_tags_leave_cohorts(tags, excluded, left):
 
 
 @pytest.mark.parametrize(
-    ("given", "is_open"), [({}, True), ({"num_users": 3}, False), ({"class_picker": True}, False), ({"tags": []}, True)]
+    ("given", "is_open"),
+    [({}, True), ({"num_users": 3, "closed_loop": True}, False), ({"class_picker": True}, False), ({"tags": []}, True)],
 )
 def test_the_loop_is_open_unless_users_are_asked_for(given, is_open):
     assert resolve(options(experiment="digits", payload=BODY, host=HOST, **given)).open_loop is is_open
