@@ -70,9 +70,12 @@ class Assignment:
 
     @property
     def schedule(self) -> Schedule:
-        """The open-loop schedule of the experiment's load."""
+        """The open-loop schedule of the experiment's load.
+
+        It goes by the names of the cohorts, not their order in a file, of which the experiment's hash says nothing.
+        """
         load, cohorts = self.experiment.load, self.experiment.cohorts
-        shares = {name: cohort.share for name, cohort in cohorts.items()}
+        shares = {name: cohorts[name].share for name in sorted(cohorts)}
         return Schedule(profile(load), load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
 
 

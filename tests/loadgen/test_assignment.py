@@ -1,4 +1,6 @@
 import argparse
+import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -6,6 +8,7 @@ from experiments.core import reading, records
 from experiments.core.errors import SplitproofError
 from loadgen.assignment import chosen_cohorts, resolve
 from loadgen.rundir import local_run
+from loadgen.schedule import arrivals
 
 DEFAULTS = {
     "experiment": None, "payload": None, "runs": None, "ca_file": None, "host": None, "headless": False,
@@ -140,6 +143,17 @@ def test_a_conductors_run_names_the_experiment(place, monkeypatch):
     monkeypatch.setenv("SPLITPROOF_RUN", str(place / "nowhere"))
     with pytest.raises(SplitproofError, match="is no run directory"):
         resolve(options(payload=BODY, host=HOST))
+
+
+def test_experiments_of_one_hash_have_one_schedule():
+    found = resolve(options(experiment="digits", payload=BODY))
+    cohorts = dict(reversed(found.experiment.cohorts.items()))
+    turned = replace(found, experiment=found.experiment.model_copy(update={"cohorts": cohorts}))
+    assert list(turned.experiment.cohorts) != list(found.experiment.cohorts)
+    assert turned.experiment_hash == found.experiment_hash
+    drawn, other = (list(itertools.islice(arrivals(each.schedule), 200)) for each in (found, turned))
+    assert drawn == other
+    assert len({arrival.cohort for arrival in drawn}) == 2
 
 
 def test_the_hash_of_payloads_tells_bodies_and_names_apart():

@@ -21,7 +21,7 @@ from experiments.core.home import CHECKOUT
 from experiments.core.profile import steady
 from loadgen.schedule import Schedule, arrivals
 
-SHARES = {"everyone": 0.75, "canary-users": 0.25}
+SHARES = {"canary-users": 0.25, "everyone": 0.75}
 FAST = {"arrivals": "100/s"}
 
 
