@@ -78,9 +78,12 @@ class Assignment:
 
     @property
     def schedule(self) -> Schedule:
-        """The open-loop schedule of the experiment's load."""
+        """The open-loop schedule of the experiment's load.
+
+        It goes by the names of the cohorts, not their order in a file, of which the experiment's hash says nothing.
+        """
         load, cohorts = self.experiment.load, self.experiment.cohorts
-        shares = {name: cohort.share for name, cohort in cohorts.items()}
+        shares = {name: cohorts[name].share for name in sorted(cohorts)}
         return Schedule(profile(load), load.pattern, load.seed, shares, tuple(sorted(self.payloads)))
 
 
@@ -107,6 +110,7 @@ def resolve(options: argparse.Namespace) -> Assignment:
     else:
         experiment, assumed = choose_experiment(options.experiment, assume=bool(options.host and options.payload))
     refuse_unset(experiment)
+    _check_loop(options, experiment)
     stack = read_stack(experiment.name)
     access = _access(options, experiment, stack)
     payloads, unreferenced = _payloads(options.payload, experiment, stack)
@@ -123,6 +127,28 @@ def resolve(options: argparse.Namespace) -> Assignment:
         cohorts=chosen_cohorts(experiment, options.tags or (), options.exclude_tags or ()),
         notes=(*filter(None, [assumed]), *_missing(experiment, stack), *unreferenced),
     )
+
+
+def _check_loop(options: argparse.Namespace, experiment: Experiment) -> None:
+    """Users who wait for their answers and arrivals that wait for none exclude each other: who has both must choose.
+
+    Raises:
+        ExperimentError: both are asked for, or fewer than one user is.
+    """
+    users, load = options.num_users, experiment.load
+    if users is None:
+        if options.closed_loop and not options.worker:
+            raise ExperimentError("--closed-loop: needs a number of users who wait for their answers; add --users N.")
+        return
+    if users < 1:
+        raise ExperimentError(
+            f"--users {users}: must be at least 1; give more, or leave it out for open-loop arrivals."
+        )
+    if not options.closed_loop and (load.arrivals is not None or load.steps):
+        raise ExperimentError(
+            f"--users {users}: the experiment's load has arrivals, which wait for no answer; "
+            "leave --users out, or add --closed-loop to have users wait for each answer instead."
+        )
 
 
 def choose_experiment(named: str | None, *, assume: bool) -> tuple[Experiment, str | None]:

@@ -1,7 +1,7 @@
 """The locustfile, wiring only: `locust -f loadgen/canary.py [--experiment FILE|NAME] [--headless] [Locust's options]`.
 
-The experiment's `load` gives open-loop arrivals; with `--users N` the loop is closed. Exit codes of a headless run: 0
-recorded (whatever was answered), 2 refused or not recordable, 5 an unexpected error of ours.
+The experiment's `load` gives open-loop arrivals; with `--users N --closed-loop` users wait. Exit codes of a headless
+run: 0 recorded (whatever was answered), 2 refused or not recordable, 5 an unexpected error of ours.
 """
 
 import sys

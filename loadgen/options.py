@@ -62,6 +62,12 @@ def add_options(parser: Any) -> None:
         metavar="NAME",
         help="The name to ask for, and to verify, over TLS. Default: the Host header's, else the host's own.",
     )
+    group.add_argument(
+        "--closed-loop",
+        action="store_true",
+        env_var="SPLITPROOF_CLOSED_LOOP",
+        help="With --users: they wait for each answer, and the arrivals of the experiment's load are not used.",
+    )
 
 
 _MEETING = ("master_bind_host", "master_bind_port", "master_port")

@@ -29,6 +29,7 @@ REQUEST_ID = "x-request-id"
 _UPSTREAM_TIME = "x-envoy-upstream-service-time"
 _ATTEMPTS = "x-envoy-attempt-count"
 _BLOCK = 64 * 1024
+_DIGITS = 9
 _CLIENT_ERRORS, _SERVER_ERRORS, _REDIRECTS, _SUCCESS = 400, 500, 300, 200
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -105,13 +106,19 @@ def _header_line(name: str, value: str) -> str:
 
 
 class Reply(HTTPResponseParser):
-    """An answer as it comes in; to listeners of Locust's `request` event it looks like a response."""
+    """An answer as it comes in; to listeners of Locust's `request` event it looks like a response.
+
+    Whatever follows the answer's end is no part of it: it only makes the connection unfit for another request.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__()
         self.url = url
         self.complete = False
+        self.surplus = False
         self.first_byte_ns = 0
+        self._status = 0
+        self._in_head = True
         self._names: list[str] = []
         self._values: list[str] = []
         self._body: list[bytes] = []
@@ -120,12 +127,16 @@ class Reply(HTTPResponseParser):
     def _on_status(self, _message: str) -> None: ...
 
     def _on_message_begin(self) -> None:
-        # An interim 1xx message may have gone before: only the last one is the answer.
-        self.complete = False
-        self._names.clear()
-        self._values.clear()
+        # An interim 1xx message may have gone before: the first one that is none is the answer.
+        self.surplus = self.complete
+        if not self.surplus:
+            self._status, self._in_head = 0, True
+            self._names.clear()
+            self._values.clear()
 
     def _on_header_field(self, text: str) -> None:
+        if not self._in_head:
+            return  # a trailer, which may say otherwise than the header did
         if self._in_name:
             self._names[-1] += text
         else:
@@ -133,6 +144,8 @@ class Reply(HTTPResponseParser):
             self._in_name = True
 
     def _on_header_value(self, text: str) -> None:
+        if not self._in_head:
+            return
         if self._in_name:
             self._values.append(text)
             self._in_name = False
@@ -140,18 +153,21 @@ class Reply(HTTPResponseParser):
             self._values[-1] += text
 
     def _on_headers_complete(self) -> bool:
+        self._status = self._status or int(self.get_code())
+        self._in_head = False
         return False
 
     def _on_body(self, piece: bytearray) -> None:
-        self._body.append(bytes(piece))
+        if not self.surplus:
+            self._body.append(bytes(piece))
 
     def _on_message_complete(self) -> None:
-        self.complete = self.status_code >= _SUCCESS
+        self.complete = self.complete or self.status_code >= _SUCCESS
 
     @property
     def status_code(self) -> int:
         """The HTTP status; 0 while none has come."""
-        return int(self.get_code())
+        return self._status or int(self.get_code())
 
     @property
     def headers(self) -> dict[str, str]:
@@ -349,9 +365,19 @@ def _exchange(connection: Any, request: bytes, reply: Reply) -> None:
         if not reply.first_byte_ns:
             reply.first_byte_ns = time.monotonic_ns()
         if block:
-            reply.feed(block)
+            _fed(reply, block)
         else:
             _closed(reply)
+
+
+def _fed(reply: Reply, block: bytes) -> None:
+    """Raises HTTPParseError where that comes before the answer's end."""
+    try:
+        reply.feed(block)
+    except HTTPParseError:
+        if not reply.complete:
+            raise
+        reply.surplus = True
 
 
 def _closed(reply: Reply) -> None:
@@ -364,7 +390,7 @@ def _closed(reply: Reply) -> None:
 
 def _put_away(connections: Connections, connection: Any, reply: Reply) -> None:
     if connection is not None:
-        connections.put_back(connection, usable=reply.complete and reply.should_keep_alive())
+        connections.put_back(connection, usable=reply.complete and not reply.surplus and reply.should_keep_alive())
 
 
 def _status_error(status: int) -> str | None:
@@ -377,10 +403,14 @@ def _status_error(status: int) -> str | None:
 
 def _answer(reply: Reply, error: str | None) -> Answer:
     headers = reply.headers
-    served, tries = headers.get(_UPSTREAM_TIME, ""), headers.get(_ATTEMPTS, "")
-    upstream_us = int(served) * 1000 if served.isdecimal() else None
-    attempts = int(tries) if tries.isdecimal() else None
+    served_ms, attempts = _count(headers.get(_UPSTREAM_TIME)), _count(headers.get(_ATTEMPTS))
+    upstream_us = None if served_ms is None else served_ms * 1000
     return Answer(reply.status_code, reply.content, error, headers.get(ROUTE_HEADER), upstream_us, attempts, reply)
+
+
+def _count(text: str | None) -> int | None:
+    """A number that a proxy wrote; None for what can be none, such as one of a thousand digits."""
+    return int(text) if text is not None and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def reachable(to: Target, timeout_s: float = 3.0) -> str | None:

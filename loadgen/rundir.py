@@ -30,6 +30,8 @@ def open_run(assignment: Assignment, host: str) -> RunDir:
         RecordsError: it cannot be made or written.
     """
     if assignment.run is not None:
+        if assignment.run.shards():
+            raise RecordsError(f"{assignment.run.path}: holds the records of another load; give each a run of its own.")
         return assignment.run
     experiment, stack = assignment.experiment, assignment.stack
     run = records.create_run(assignment.runs, experiment.name, run_id=assignment.run_id)

@@ -8,6 +8,7 @@ from experiments.core.errors import SplitproofError
 from loadgen.assignment import resolve
 from loadgen.coordination import Coordinator
 from loadgen.options import add_options, meeting, peek
+from loadgen.ports import check_ports
 from loadgen.users import SLOTS, slot_class, user_classes
 
 
@@ -22,6 +23,8 @@ def wire(events: Any) -> dict[str, type[Any]]:
         events.init_command_line_parser.add_listener(lambda parser: parser.set_defaults(**place))
     try:
         assignment = resolve(options)
+        if not listing:
+            check_ports(options)
     except SplitproofError as error:
         if listing:
             return {SLOTS: slot_class(lambda: None)}

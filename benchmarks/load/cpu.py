@@ -61,7 +61,7 @@ def measured(process: "subprocess.Popen[bytes]", url: str) -> dict[str, float]:
 
 def ours(folder: Path, url: str, body: bytes) -> "subprocess.Popen[bytes]":
     """Our users in a closed loop: the same number, each with a connection of its own."""
-    users = ["--users", str(USERS), "--spawn-rate", str(USERS)]
+    users = ["--users", str(USERS), "--spawn-rate", str(USERS), "--closed-loop"]
     return Load(folder).start(url, "{arrivals: 8/s, warmup: 0s}", {"one": body}, *users)
 
 

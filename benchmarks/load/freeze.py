@@ -30,6 +30,9 @@ from experiments.core import records
 
 PORT, RATE, SECONDS, DELAY_S = 18082, 200, 20, 0.1
 CONNECTIONS = 400
+KEPT = "cohorts: {everyone: {share: 100%, connections: per-user}}"
+"""Slots take turns: each has opened its connection when the server freezes, as those of wrk2 have."""
+
 FILTERS = "type.googleapis.com/envoy.extensions.filters"
 QUANTILES = (0.5, 0.99, 0.999)
 Floats = npt.NDArray[np.float64]
@@ -97,10 +100,10 @@ def truth(due: Floats, stopped: float, thawed: float) -> Floats:
     return np.where(during, thawed - due + DELAY_S, np.where(held, np.maximum(DELAY_S, thawed - due), DELAY_S))
 
 
-def ours(folder: Path, process: "subprocess.Popen[bytes]") -> tuple[Floats, Floats, Floats]:
+def ours(folder: Path, process: "subprocess.Popen[bytes]", cohorts: str = "") -> tuple[Floats, Floats, Floats]:
     """The truth, and our latencies from the intended and from the actual start."""
     load = Load(folder)
-    settings = f"{{arrivals: {RATE}/s, warmup: 0s, slots: 600}}"
+    settings = f"{{arrivals: {RATE}/s, warmup: 0s, slots: 600}}\n{cohorts}"
     child = load.start(f"http://127.0.0.1:{PORT}", settings, {"one": request_body(1000)}, "--run-time", f"{SECONDS}s")
     while not (load.runs() and load.runs()[0].shards()):
         time.sleep(0.1)
@@ -177,12 +180,15 @@ def figures(values: Floats, true: Floats) -> dict[str, list[float]]:
 def measure(file: Path) -> None:
     """Each tool in turn against a server of its own."""
     run: dict[str, dict[str, list[float]]] = {}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as other:
         folder = Path(name)
         with server(folder) as process:
-            true, intended, actual = ours(folder, process)
+            true, intended, actual = ours(folder, process, KEPT)
         run["ours, from the intended start"] = figures(intended, true)
         run["ours, from the actual start"] = figures(actual, true)
+        with server(folder) as process:
+            asked, needed, _actual = ours(Path(other), process)
+        run["ours, connections opened in the freeze"] = figures(needed, asked)
         with server(folder) as process:
             due, latency = asyncio.run(wrk2_style(process))
         run["wrk2's way, 400 connections"] = figures(latency, due)

@@ -29,7 +29,7 @@ def main(requests: int) -> None:
     """One load, watched."""
     with tempfile.TemporaryDirectory() as name, nginx(Path(name), PORT, answer_body(1000)) as url:
         load = Load(Path(name))
-        users = ["--users", "10", "--spawn-rate", "10"]
+        users = ["--users", "10", "--spawn-rate", "10", "--closed-loop"]
         child = load.start(url, "{arrivals: 8/s, warmup: 0s}", {"one": request_body(1000)}, *users)
         while not (load.runs() and load.runs()[0].shards()):
             time.sleep(0.1)

@@ -33,7 +33,7 @@ def output_vector(body: bytes) -> Vector:
         decoded = _decode(body)
         values = decoded["predictions"][0] if "predictions" in decoded else _first_output(decoded["outputs"])
         vector = np.asarray(_numbers(values), dtype=np.float64).ravel()
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise UndecodableAnswerError(f"no prediction: {body[:60]!r}") from error
     if vector.size == 0:
         raise UndecodableAnswerError("an empty prediction")

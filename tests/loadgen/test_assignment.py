@@ -1,4 +1,6 @@
 import argparse
+import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -6,11 +8,13 @@ from experiments.core import reading, records
 from experiments.core.errors import SplitproofError
 from loadgen.assignment import chosen_cohorts, resolve
 from loadgen.rundir import local_run
+from loadgen.schedule import arrivals
 
 DEFAULTS = {
     "experiment": None, "payload": None, "runs": None, "run_id": None, "ca_file": None, "client_cert": None,
     "client_key": None, "host_header": None, "sni": None, "host": None, "headless": False,
-    "autostart": False, "worker": False, "num_users": None, "class_picker": False, "tags": None, "exclude_tags": None,
+    "autostart": False, "worker": False, "num_users": None, "class_picker": False, "closed_loop": False,
+    "tags": None, "exclude_tags": None,
 }  # fmt: skip
 
 
@@ -61,6 +65,11 @@ HOST = "http://127.0.0.1:1"
             {"experiment": "digits", "payload": BODY, "host": HOST, "autostart": True},
             "cannot be reached: Connection ref",
         ),
+        ({"experiment": "digits", "payload": BODY, "num_users": 8}, "--users 8: the experiment's load has arrivals"),
+        ({"experiment": "ramp", "payload": BODY, "num_users": 8}, "leave --users out, or add --closed-loop"),
+        ({"experiment": "digits", "payload": BODY, "num_users": 0}, "--users 0: must be at least 1"),
+        ({"experiment": "digits", "payload": BODY, "num_users": -3, "closed_loop": True}, "must be at least 1"),
+        ({"experiment": "digits", "payload": BODY, "closed_loop": True}, "--closed-loop: needs a number of users"),
         ({"experiment": "digits", "payload": BODY, "tags": ["vip"]}, "unknown cohort 'vip'; must be one of everyone"),
         ({"experiment": "digits", "payload": BODY, "exclude_tags": ["everyone", "canary-users"]}, "no cohort with a"),
     ],
@@ -137,6 +146,17 @@ def test_a_conductors_run_names_the_experiment(place, monkeypatch):
         resolve(options(payload=BODY, host=HOST))
 
 
+def test_experiments_of_one_hash_have_one_schedule():
+    found = resolve(options(experiment="digits", payload=BODY))
+    cohorts = dict(reversed(found.experiment.cohorts.items()))
+    turned = replace(found, experiment=found.experiment.model_copy(update={"cohorts": cohorts}))
+    assert list(turned.experiment.cohorts) != list(found.experiment.cohorts)
+    assert turned.experiment_hash == found.experiment_hash
+    drawn, other = (list(itertools.islice(arrivals(each.schedule), 200)) for each in (found, turned))
+    assert drawn == other
+    assert len({arrival.cohort for arrival in drawn}) == 2
+
+
 def test_the_hash_of_payloads_tells_bodies_and_names_apart():
     def hashed(*payload):
         return resolve(options(experiment="digits", host=HOST, payload=list(payload))).payloads_hash
@@ -158,7 +178,8 @@ def test_tags_leave_cohorts(tags, excluded, left):
 
 
 @pytest.mark.parametrize(
-    ("given", "is_open"), [({}, True), ({"num_users": 3}, False), ({"class_picker": True}, False), ({"tags": []}, True)]
+    ("given", "is_open"),
+    [({}, True), ({"num_users": 3, "closed_loop": True}, False), ({"class_picker": True}, False), ({"tags": []}, True)],
 )
 def test_the_loop_is_open_unless_users_are_asked_for(given, is_open):
     assert resolve(options(experiment="digits", payload=BODY, host=HOST, **given)).open_loop is is_open

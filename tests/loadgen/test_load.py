@@ -21,7 +21,7 @@ from experiments.core.home import CHECKOUT
 from experiments.core.profile import steady
 from loadgen.schedule import Schedule, arrivals
 
-SHARES = {"everyone": 0.75, "canary-users": 0.25}
+SHARES = {"canary-users": 0.25, "everyone": 0.75}
 FAST = {"arrivals": "100/s"}
 
 
@@ -211,7 +211,7 @@ def test_a_frozen_server_shows_in_the_latency_from_the_intended_start(server, lo
 @pytest.mark.slow
 def test_the_closed_loop_waits_for_its_answers(server, load):
     started = server(delay=0.02)
-    child = load.headless(started, "--users", "8", "--spawn-rate", "8", "--run-time", "1s")
+    child = load.headless(started, "--users", "8", "--spawn-rate", "8", "--closed-loop", "--run-time", "1s")
     ended = load.end(child)
     (shard,) = load.shards()
     assert "closed loop" in ended.text

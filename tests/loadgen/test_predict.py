@@ -114,6 +114,9 @@ def served_raw(answer, *, abort=False):
     return connections_to(f"http://127.0.0.1:{listener.getsockname()[1]}")
 
 
+TWO_BYTES = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("raw", "status", "error", "body"),
     [
@@ -125,11 +128,35 @@ def served_raw(answer, *, abort=False):
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, None, b"ok"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", 0, "protocol", b""),
         (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", 404, "http_4xx", b""),
+        # What follows an answer is no part of it, be it another answer (to a body that was not read) or no HTTP.
+        (TWO_BYTES + b"okHTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nbad", 200, None, b"ok"),
+        (TWO_BYTES + b"okHTTP/1.1 100 Continue\r\n\r\n", 200, None, b"ok"),
+        (TWO_BYTES + b"ok and more", 200, None, b"ok"),
     ],
 )
 def test_answers_of_every_form(raw, status, error, body):
     answer = ask(served_raw(raw))
     assert (answer.status, answer.error, answer.body) == (status, error, body)
+
+
+def test_a_connection_with_more_than_an_answer_on_it_is_not_used_again():
+    connections = served_raw(TWO_BYTES + b"okHTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+    assert ask(connections).status == 200
+    assert not connections._idle
+
+
+@pytest.mark.parametrize("digits", [10, 30, 5000])
+def test_a_proxys_number_that_is_none_loses_no_answer(digits):
+    number = b"9" * digits
+    head = b"x-envoy-upstream-service-time: " + number + b"\r\nx-envoy-attempt-count: " + number + b"\r\n\r\n"
+    answer = ask(served_raw(b"HTTP/1.1 204 No Content\r\n" + head))
+    assert (answer.status, answer.upstream_us, answer.attempts) == (204, None, None)
+
+
+def test_a_trailer_does_not_change_who_answered():
+    head = b"HTTP/1.1 200 OK\r\nx-splitproof-route: split/one\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer = ask(served_raw(head + b"2\r\nok\r\n0\r\nx-splitproof-route: split/two\r\n\r\n"))
+    assert (answer.route, answer.body) == ("split/one", b"ok")
 
 
 def test_a_connection_cut_off_is_a_reset():

@@ -60,8 +60,18 @@ def test_each_distinct_output_is_stored_once_for_each_payload(run, opened):
     ]  # fmt: skip
 
 
-def test_what_is_no_prediction_is_told_every_time_and_stored_never(run, opened):
-    assert [opened.output("p", b"<html>")[1] for _ in range(3)] == [False] * 3
+HOSTILE = {
+    "page": b"<html>",
+    "deep": b"[" * 200_000,
+    "deeper": b'{"predictions": ' + b"[" * 200_000,
+    "no float": b'{"predictions": [[' + b"9" * 400 + b"]]}",
+    "no integer": b'{"predictions": [[' + b"9" * 5000 + b"]]}",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_no_prediction_is_told_every_time_and_stored_never(run, opened, body):
+    assert [opened.output("p", body)[1] for _ in range(3)] == [False] * 3
     assert list(records.read_outputs(run.outputs()[0])) == []
 
 
