@@ -67,9 +67,7 @@ def _claim_case(suite: str, claim: Claim) -> ET.Element:
     case = _case(f"{suite}.{claim.kind}", claim.id)
     if claim.state != SHOWN:
         kind = claim.cause if claim.state == BROKEN else claim.state
-        # Jenkins' older schemas know no type of what is skipped.
-        named = {} if claim.state == UNDECIDED else {"type": kind}
-        found = ET.SubElement(case, OUTCOMES[claim.state], message=safe(claim.sentence, _LONG), **named)
+        found = ET.SubElement(case, OUTCOMES[claim.state], type=kind, message=safe(claim.sentence, _LONG))
         found.text = safe(claim.reason or claim.sentence, _LONG)
     ET.SubElement(case, "system-out").text = "\n".join(_figures(claim))
     return case
