@@ -120,6 +120,8 @@ def _finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
             labelFontSize=12,
             title=None,
             symbolStrokeWidth=3,
+            symbolOpacity=1,
+            columnPadding=16,
             labelLimit=220,
             columns=alt.ExprRef(f"max(1, floor(width / {_widest(sets)}))"),
         )
