@@ -98,6 +98,8 @@ def _hold(undecided: Sequence[Claim]) -> Verdict:
     if need:
         longer = f"about {words.requests(need.requests)} more, {words.duration(need.seconds)} of this load"
         sentence += f" Still needed: {longer}."
+    elif not any(claim.requests for claim in undecided):
+        sentence += " Nothing was judged: look into locust.log of the run directory, and run again."
     else:
         sentence += " More of the same data would not decide it."
     return Verdict(HOLD, None, sentence, int(Exit.HOLD), _ids(undecided), need)

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 
+_LEAST_PERCENT = 0.001
+"""Below it a figure would need an exponent, which nobody reads."""
+
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A share.
 
-    >>> percent(0.3), percent(0.0004), percent(1.0, 0), percent(None)
-    ('30%', '0.04%', '100%', 'unknown')
+    >>> percent(0.3), percent(0.0004), percent(1.0, 0), percent(1e-8), percent(None)
+    ('30%', '0.04%', '100%', 'under 0.001%', 'unknown')
     """
     if fraction is None:
         return "unknown"
     value = 100 * fraction
+    if 0 < value < _LEAST_PERCENT:
+        return f"under {_LEAST_PERCENT}%"
     if 0 < abs(value) < 10**-digits:
         return f"{value:.1g}%"
     return _plain(f"{value:.{digits}f}") + "%"

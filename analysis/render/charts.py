@@ -12,6 +12,7 @@ import altair as alt
 
 from analysis.pictures.data import Pictures
 from analysis.pictures.rest import UNATTRIBUTED
+from analysis.render.labels import labelled
 from analysis.render.text import safe
 from analysis.report import Report
 
@@ -119,6 +120,8 @@ def _finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
             labelFontSize=12,
             title=None,
             symbolStrokeWidth=3,
+            symbolOpacity=1,
+            columnPadding=16,
             labelLimit=220,
             columns=alt.ExprRef(f"max(1, floor(width / {_widest(sets)}))"),
         )
@@ -269,7 +272,12 @@ def _quantiles(report: Report, data: Pictures) -> Picture | None:
     dash = alt.StrokeDash(
         "start:N",
         scale=alt.Scale(domain=["actual", "intended"], range=[[1, 0], [3, 3]]),
-        legend=alt.Legend(title=None, symbolType="stroke", labelExpr="'from the ' + datum.label + ' start'"),
+        legend=alt.Legend(
+            title=None,
+            symbolType="stroke",
+            columns=alt.ExprRef("max(1, floor(width / 190))"),
+            labelExpr="'from the ' + datum.label + ' start'",
+        ),
     )
     line = base.mark_line(strokeWidth=2.2).encode(x, y, colour, dash)
     dots = actual.mark_point(filled=True, size=42).encode(
@@ -544,8 +552,6 @@ def _diagram(report: Report, data: Pictures) -> tuple[list[Row], list[Row], int]
                     "y2": y,
                     "width": 2.5,
                     "label": "",
-                    "lx": left,
-                    "ly": y,
                     "share": None,
                     "expected": None,
                 }
@@ -561,11 +567,11 @@ def _diagram(report: Report, data: Pictures) -> tuple[list[Row], list[Row], int]
                 "y2": to,
                 "width": round(1.5 + 10 * row["share"], 2),
                 "label": _arrow_label(row),
-                "lx": round(middle + 0.35 * (right - middle), 4),
-                "ly": round(y + 0.35 * (to - y), 4),
             }
         )
-    return nodes, edges, max(170, 75 * max(len(cohorts), len(arms) // 2 + 1))
+    height = max(170, 75 * max(len(cohorts), len(arms) // 2 + 1))
+    middles = [node for node in nodes if node["align"] == "center"]
+    return nodes, labelled(edges, middles, height), height
 
 
 def _arrow_label(row: Row) -> str:

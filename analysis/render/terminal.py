@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import IO, Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,7 +12,7 @@ from rich.text import Text
 from analysis import words
 from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID
 from analysis.render import lines
-from analysis.render.text import interval_bar, safe
+from analysis.render.text import interval_bar, safe, spelt
 from analysis.report import Report
 from analysis.verdict import HOLD, INVALID, PROMOTE, ROLL_BACK
 
@@ -31,6 +32,8 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
         quiet: The verdict's line only.
         width: Columns; the terminal's own, else `COLUMNS`, else 100.
     """
+    if not _speaks_unicode(stream):
+        report = msgspec.convert(spelt(msgspec.to_builtins(report), _encoding(stream)), Report)
     console = _console(stream, width)
     console.print(Text(safe(report.verdict.sentence, _SENTENCE), style=STYLES[report.verdict.word]))
     if quiet:
@@ -53,6 +56,20 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
     _remainder(report, console)
 
 
+class _Narrow:
+    """A stream that has few signs: what it lacks is spelt with those that it has, and is no error."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        return self._stream.write(spelt(text, _encoding(self._stream)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class _Patient(Console):
     """A console whose reader may go away, as `head` does: rich would end the process with 1, which means roll back."""
 
@@ -64,13 +81,16 @@ class _Patient(Console):
 def _console(stream: IO[str], width: int | None) -> Console:
     if width is None and not stream.isatty():
         width = int(os.environ.get("COLUMNS") or _PLAIN_WIDTH)
-    return _Patient(
-        file=stream, width=width, highlight=False, safe_box=True, emoji=False, markup=False, soft_wrap=False
-    )
+    kind: Any = stream if _speaks_unicode(stream) else _Narrow(stream)
+    return _Patient(file=kind, width=width, highlight=False, safe_box=True, emoji=False, markup=False, soft_wrap=False)
 
 
 def _speaks_unicode(stream: IO[str]) -> bool:
-    return (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
+    return _encoding(stream).lower().replace("-", "").startswith("utf")
+
+
+def _encoding(stream: IO[str]) -> str:
+    return getattr(stream, "encoding", None) or "ascii"
 
 
 def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:

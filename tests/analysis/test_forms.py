@@ -121,6 +121,7 @@ def test_junit_is_valid_and_counts_what_it_holds(subjects, kind):
     assert int(root.get("failures")) == len(root.findall(".//failure"))
 
 
+@pytest.mark.slow
 @browser.installed
 def test_junit_is_valid_by_the_schema_of_jenkins(subjects, tmp_path):
     schema = etree.XMLSchema(etree.parse(browser.JUNIT_SCHEMA))

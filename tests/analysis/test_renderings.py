@@ -82,6 +82,16 @@ def test_streams_without_unicode_get_ascii_bars(reports):
     assert "..-#" in text or "-#-" in text or "#" in text
 
 
+def test_streams_with_few_signs_lack_none_that_matters(reports):
+    """Strict ones too: a sign that an encoding lacks is no error."""
+    for report in reports.values():
+        for encoding in ("ascii", "latin-1", "cp1252"):
+            text = printed(report, 80, encoding=encoding)
+            assert "?" not in text.replace("may this be judged?", "").replace("(killed?)", "")
+            assert max(map(len, text.splitlines())) <= 80
+    assert "+/- 10 pp" in printed(reports["promote"], 80, encoding="ascii")
+
+
 def test_a_pipe_gets_no_colour(reports):
     assert "\x1b" not in printed(reports["roll back"])
 

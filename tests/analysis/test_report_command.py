@@ -62,14 +62,31 @@ def test_report_prints_leaves_files_and_exits_with_the_verdict(copied, here):
 
 @pytest.mark.slow
 def test_same_run_same_bytes_elsewhere(copied, tmp_path):
-    first = run_command("report", copied.path, PYTHONHASHSEED="1", TZ="UTC")
-    kept = {name: (copied.path / name).read_bytes() for name in LEFT.values()}
+    """In every form, whatever the time zone, the locale, the hash seed, the folder, and without what was derived."""
+
+    def forms(folder):
+        folder.mkdir()
+        return [word for name in ("csv", "parquet", "annotations") for word in (f"--{name}", folder / name)]
+
     moved = tmp_path / "some" / "where" / "else"
     shutil.copytree(copied.path, moved)
-    (moved / "requests.parquet").unlink()
-    second = run_command("report", moved, PYTHONHASHSEED="2", TZ="Asia/Kolkata", LC_ALL="C.UTF-8")
-    assert second.stdout == first.stdout
-    assert {name: (moved / name).read_bytes() for name in kept} == kept
+    (moved / "requests.parquet").unlink(missing_ok=True)
+    seen = []
+    for number, (run, variables) in enumerate(
+        [
+            (copied.path, {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C.UTF-8"}),
+            (moved, {"PYTHONHASHSEED": "2", "TZ": "Asia/Kolkata", "LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8"}),
+            (moved, {"PYTHONHASHSEED": "3", "TZ": "America/St_Johns", "LC_ALL": "C", "PYTHONUTF8": "1"}),
+        ]
+    ):
+        done = run_command("report", run, **variables)
+        run_command("report", run, *forms(tmp_path / str(number)), **variables)
+        run_command("report", run, run, "--html", tmp_path / str(number) / "trend.html", **variables)
+        made = [*(run / name for name in LEFT.values()), *sorted((tmp_path / str(number)).iterdir())]
+        assert len(made) == 8
+        seen.append([done.stdout, *(path.read_bytes() for path in made)])
+    assert seen[1] == seen[0]
+    assert seen[2] == seen[0]
 
 
 def test_json_to_stdout_is_json_only(copied, here):

@@ -10,6 +10,7 @@ from analysis.failures import Arm, Pair, interval, is_shown, log_e_harm
 from analysis.rows import DERIVED
 from experiments.core import journal, records
 from experiments.core.errors import RecordsError
+from tests.analysis import gallery
 from tests.analysis.synthetic import START_US, Layout, Truth, experiment, misrouted, write_run
 
 
@@ -379,3 +380,10 @@ def test_unknown_requests_are_given_to_each_arm_in_turn():
     assert not is_shown(found, 0.02, 0.05)
     assert log_e_harm(found, 0.02) < 0
     assert is_shown(Pair(Arm(1000, 0), Arm(2000, 0), Arm()), 0.02, 0.05)
+
+
+def test_a_run_without_a_request_says_what_to_do(tmp_path):
+    verdict = judging.judge(gallery.empty(tmp_path)).verdict
+    assert verdict.word == "hold"
+    assert "run again" in verdict.sentence
+    assert "would not decide" not in verdict.sentence
