@@ -9,6 +9,7 @@ from statsmodels.stats.nonparametric import rank_compare_2ordinal
 from statsmodels.stats.proportion import proportion_confint
 
 from analysis.stats import bands, boundaries, fixed, quantiles, ranks
+from analysis.stats.blocks import optimal_block_length
 from analysis.stats.means import mean_sequence
 from analysis.stats.multiplicity import benjamini_hochberg, e_benjamini_hochberg, holm
 from analysis.stats.paired import mcnemar
@@ -157,3 +158,53 @@ def test_every_extreme_is_defined():
         assert 0 <= low <= high == 1
     assert boundaries.lil_radius(0, 0.05, 100) == math.inf
     assert fixed.sample_ratio([0, 0], [0.5, 0.5]) == (0, 1)
+
+
+# scipy 1.17, stats/tests/test_mstats_extras.py, TestQuantiles.
+SCIPY_VALUES = """
+    0.706560797 0.727229578 0.990399276 0.927065621 0.158953014 0.887764025 0.239407086 0.349638551 0.972791145
+    0.149789972 0.936947700 0.132359948 0.046041972 0.641675031 0.945530547 0.224218684 0.771450991 0.820257774
+    0.336458052 0.589113496 0.509736129 0.696838829 0.491323573 0.622767425 0.775189248 0.641461450 0.118455200
+    0.773029450 0.319280007 0.752229111 0.047841438 0.466295911 0.583850781 0.840581845 0.550086491 0.466470062
+    0.504765074 0.226855960 0.362641207 0.891620942 0.127898691 0.490094097 0.044882048 0.041441695 0.317976349
+    0.504135618 0.567353033 0.434617473 0.636243375 0.231803616 0.230154113 0.160011327 0.819464108 0.854706985
+    0.438809221 0.487427267 0.786907310 0.408367937 0.405534192 0.250444460 0.995309248 0.144389588 0.739947527
+    0.953543606 0.680051621 0.388382017 0.863530727 0.006514031 0.118007779 0.924024803 0.384236354 0.893687694
+    0.626534881 0.473051932 0.750134705 0.241843555 0.432947602 0.689538104 0.136934797 0.150206859 0.474335206
+    0.907775349 0.525869295 0.189184225 0.854284286 0.831089744 0.251637345 0.587038213 0.254475554 0.237781276
+    0.827928620 0.480283781 0.594514455 0.213641488 0.024194386 0.536668589 0.699497811 0.892804071 0.093835427
+    0.731107772
+"""
+
+
+@pytest.mark.parametrize(
+    ("quantile", "expected"),
+    [(0.0, 0.006514031), (0.25, 0.253210762), (0.5, 0.512847491), (0.75, 0.762232442), (1.0, 0.995309248)],
+)
+def test_harrell_and_davis_of_scipy(quantile, expected):
+    values = np.sort([float(word) for word in SCIPY_VALUES.split()])
+    found = quantiles.harrell_davis(values, np.ones(100), quantile)
+    assert found == pytest.approx(expected, abs=5e-10)
+
+
+def test_harrell_and_davis_on_counts_equals_scipy_on_raw_values():
+    counts = np.array([3, 1, 0, 7, 2])
+    values = np.array([1.0, 2.0, 3.0, 5.0, 8.0])
+    for quantile in (0.1, 0.5, 0.95):
+        theirs = float(stats.mstats.hdquantiles(np.repeat(values, counts), [quantile])[0])
+        assert quantiles.harrell_davis(values, counts, quantile) == pytest.approx(theirs, rel=1e-12)
+    assert quantiles.harrell_davis(values, np.zeros(5), 0.5) is None
+
+
+def test_block_length_of_arch():
+    # arch, tests/bootstrap/test_block_length.py: AR(1) of .3, RandomState(0), the first 100 of 10,100 left out.
+    noise = np.random.RandomState(0).standard_normal(10_100)
+    for at in range(1, noise.size):
+        noise[at] += 0.3 * noise[at - 1]
+    assert optimal_block_length(noise[100:]) == pytest.approx((13.635665, 15.60894), rel=1e-6)
+
+
+def test_block_length_of_nothing():
+    assert optimal_block_length([1.0, 2.0] * 3) is None
+    assert optimal_block_length([1.0, math.nan] * 50) is None
+    assert all(math.isfinite(length) for length in optimal_block_length([1.0, 2.0] * 50))
