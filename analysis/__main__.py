@@ -50,21 +50,37 @@ def report(
     report.json, report.md, report.html and junit.xml are also written into the run directory, where it can be written.
     Several runs are compared: one line each, the trend of every claim, and the exit code of the last one.
     """
-    from analysis.judge import examine
-    from analysis.publish import Subject, export, leave, show
-    from analysis.trend import compare
-
     wanted = {form: path for form, path in forms.items() if path is not None}
-    if mapping is not None:
-        subject = Subject(_of_table(runs, mapping, expect))
-    elif len(runs) > 1:
+    if mapping is None and len(runs) > 1:
+        from analysis.trend import compare
+
         return compare([_directory(run, expect) for run in runs], wanted, quiet=quiet)
-    else:
-        subject = Subject(examine(_directory(runs[0] if runs else None, expect)))
-        leave(subject)
-    if not export(subject, wanted):
-        show(subject.report, quiet=quiet)
+    from analysis.patience import patience
+    from analysis.render.drawing import pen_in_hand
+
+    with patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted):
+        told.doing("reading and judging the records")
+        examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect)
+        from analysis.publish import Subject, export, leave, show
+
+        told.doing("drawing and writing the report")
+        subject = Subject(examined)
+        if mapping is None:
+            leave(subject)
+        if not export(subject, wanted):
+            show(subject.report, quiet=quiet)
     return int(subject.report.verdict.exit_code)
+
+
+def _of_run(runs: Sequence[Path], expect: str | None) -> "Examined":
+    """Rows are read while what judges them is imported."""
+    run = _directory(runs[0] if runs else None, expect)
+    from analysis.ahead import ahead
+
+    begun = ahead(run)
+    from analysis.judge import examine
+
+    return examine(run, begun)
 
 
 def _of_table(tables: Sequence[Path], mapping: str, expect: str | None) -> "Examined":

@@ -1,10 +1,12 @@
 """Run directory → report: the one path from evidence to verdict."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from analysis import balance, failures, latency, outputs, secondary, split, validity
+from analysis.ahead import Ahead
 from analysis.answers import Answer, attribute_outputs
 from analysis.findings import Check
 from analysis.latency import limits
@@ -54,18 +56,26 @@ class Examined:
     evidence: Evidence
     answers: Sequence[Answer]
     plan: Plan
+    late: Future[Any] | None = None
 
 
-def examine(run: RunDir) -> Examined:
-    """The report of a run and its evidence; raises as `judge` does."""
+def examine(run: RunDir, begun: Ahead | None = None) -> Examined:
+    """The report of a run and its evidence; raises as `judge` does.
+
+    Args:
+        run: Its directory.
+        begun: What was begun ahead; with it, pictures find their own counts made as well.
+    """
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
-    rows = read_rows(run, info)
+    rows = begun.rows.result() if begun else read_rows(run, info)
     answers = attribute_outputs(run, read_references(run))
     seen, plan = _evidence(run, (info, experiment), rows, answers)
+    late = begun.thread.submit(from_intended, rows, answers, plan) if begun else None
     unjudged = balance.told(seen.tally, seen.registered, list(experiment.arms))
     remarks = [*remarks_on(info, experiment), *_loop(rows), *unjudged]
-    return Examined(run, conclude(experiment, seen, validity.checks(seen), remarks), experiment, seen, answers, plan)
+    report = conclude(experiment, seen, validity.checks(seen), remarks)
+    return Examined(run, report, experiment, seen, answers, plan, late)
 
 
 def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:
@@ -150,6 +160,8 @@ def _plan(rows: Rows, known: tuple[RunInfo, Experiment], found: tuple[Hypotheses
 
 def intended(examined: Examined) -> Any:
     """Latencies of the judged answers from their intended start, by phase, arm and bin; made when it is asked for."""
+    if examined.late is not None:
+        return examined.late.result()
     return from_intended(examined.evidence.rows, examined.answers, examined.plan)
 
 

@@ -3,14 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from analysis.judge import Examined
 from analysis.pictures.data import Pictures, pictures
 from analysis.render.annotations import render_annotations
-from analysis.render.html import render_html
+from analysis.render.html import Drawn, draw, render_html
 from analysis.render.json_report import render_json
 from analysis.render.junit import render_junit
 from analysis.render.markdown import render_markdown
@@ -23,9 +23,10 @@ from experiments.core.errors import RecordsError
 
 @dataclass(frozen=True)
 class Subject:
-    """A run with its report; what its pictures show is worked out when one is drawn."""
+    """A run with its report; what its pictures show is worked out when one is drawn, each form is made once."""
 
     examined: Examined
+    _made: dict[str, str | bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def report(self) -> Report:
@@ -37,12 +38,23 @@ class Subject:
         """The numbers of its pictures."""
         return pictures(self.examined)
 
+    @cached_property
+    def drawn(self) -> Drawn:
+        """The pictures themselves."""
+        return draw(self.report, self.pictures)
+
+    def made(self, form: str) -> str | bytes:
+        """One form of the report."""
+        if form not in self._made:
+            self._made[form] = RENDERERS[form](self)
+        return self._made[form]
+
 
 RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
     "json": lambda subject: render_json(subject.report),
     "markdown": lambda subject: render_markdown(subject.report),
     "junit": lambda subject: render_junit(subject.report),
-    "html": lambda subject: render_html(subject.report, subject.pictures),
+    "html": lambda subject: render_html(subject.report, subject.drawn),
     "annotations": lambda subject: render_annotations(subject.report),
     "csv": lambda subject: render_csv(subject.examined),
     "parquet": lambda subject: render_parquet(subject.examined),
@@ -66,7 +78,7 @@ def leave(subject: Subject) -> None:
     for form, name in LEFT.items():
         path = subject.examined.run.path / name
         try:
-            _replace(path, RENDERERS[form](subject))
+            _replace(path, subject.made(form))
         except OSError as error:
             command.say(f"{path}: not written: {error.strerror}.")
 
@@ -77,9 +89,7 @@ def export(subject: Subject, wanted: Mapping[str, Path | None]) -> bool:
     Raises:
         RecordsError: a file cannot be written.
     """
-    return write(
-        {form: path for form, path in wanted.items() if path is not None}, lambda form: RENDERERS[form](subject)
-    )
+    return write({form: path for form, path in wanted.items() if path is not None}, subject.made)
 
 
 def write(wanted: Mapping[str, Path], make: Callable[[str], str | bytes]) -> bool:

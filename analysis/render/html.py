@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -20,7 +21,7 @@ from markupsafe import Markup
 from analysis import words
 from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID
 from analysis.pictures.data import Pictures
-from analysis.render import runtime
+from analysis.render import drawing, runtime
 from analysis.render.cells import run_cells, sections, trend_cells
 from analysis.render.text import safe
 from analysis.report import Report
@@ -63,14 +64,34 @@ class Shown:
         return self.name == "routes"
 
 
-def render_html(report: Report, data: Pictures | None) -> str:
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures with their stills, which may still be on their way."""
+
+    pictures: Sequence[Any]
+    stills: Sequence[Future[str]]
+
+
+def draw(report: Report, data: Pictures) -> Drawn:
+    """The pictures of a run, none without the extra `pictures`."""
+    if not runtime.available():
+        return Drawn((), ())
+    from analysis.render.charts import charts
+
+    return _begun(charts(report, data))
+
+
+def _begun(pictures: Sequence[Any]) -> Drawn:
+    return Drawn(pictures, drawing.stills([picture.spec for picture in pictures]))
+
+
+def render_html(report: Report, drawn: Drawn | None) -> str:
     """The report as a page.
 
     Args:
         report: What to say.
-        data: What to draw; without it, or without the extra `pictures`, the page has tables only.
+        drawn: Its pictures; without them the page has tables only.
     """
-    drawn = _drawn(report, data)
     values = {
         "report": report,
         "heading": f"{report.verdict.word}: {report.subject.experiment}",
@@ -79,9 +100,9 @@ def render_html(report: Report, data: Pictures | None) -> str:
         "started": started(report),
         "answers": _answers(report),
         "sections": sections(report),
-        "no_pictures": NO_PICTURES if data is not None else "No pictures were asked for.",
+        "no_pictures": NO_PICTURES if drawn is not None else "No pictures were asked for.",
     }
-    return page("run.html.jinja", values, drawn)
+    return page("run.html.jinja", values, drawn or Drawn((), ()))
 
 
 def render_comparison(reports: Sequence[Report], rows: Sequence[dict[str, Any]]) -> str:
@@ -91,11 +112,11 @@ def render_comparison(reports: Sequence[Report], rows: Sequence[dict[str, Any]])
         reports: In the order to show; the last one's verdict heads the page.
         rows: Of `analysis.trend.trend`, by claim.
     """
-    drawn = []
+    drawn = Drawn((), ())
     if runtime.available():
-        from analysis.render.charts import trend_chart
+        from analysis.render.charts.trend import trend_chart
 
-        drawn = [picture for picture in [trend_chart(rows)] if picture is not None]
+        drawn = _begun([picture for picture in [trend_chart(rows)] if picture is not None])
     values = {
         "reports": reports,
         "heading": f"{len(reports)} runs: {reports[-1].verdict.word}",
@@ -119,18 +140,10 @@ def question(report: Report) -> str:
     return f"Can {canaries} take over from {base}? {words.requests(report.records.judged)} judged."
 
 
-def _drawn(report: Report, data: Pictures | None) -> list[Any]:
-    if data is None or not runtime.available():
-        return []
-    from analysis.render.charts import charts
-
-    return charts(report, data)
-
-
-def page(template: str, values: dict[str, Any], drawn: Sequence[Any]) -> str:
+def page(template: str, values: dict[str, Any], made: Drawn) -> str:
     """A page of ours, small enough: still pictures are left out from the last on, then live ones; two of each stay."""
-    alive = bool(drawn)
-    stills = [runtime.still(picture) for picture in drawn]
+    drawn, alive = made.pictures, bool(made.pictures)
+    stills = [drawing.shown(svg) for svg in made.stills]
     while True:
         shown = [
             Shown(one.name, one.title, one.text, Markup(svg) if svg else None, alive, one.switches, one.chosen)  # noqa: S704 - drawn by vl-convert, which escapes

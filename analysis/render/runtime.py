@@ -1,4 +1,4 @@
-"""The charting library's runtime, and still pictures by it: both from vl-convert, which the extra `pictures` installs.
+"""The charting library's runtime, from vl-convert, which the extra `pictures` installs.
 
 Putting the runtime together takes seconds, so it is kept beside the models, named after the versions that made it.
 """
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.core import command, home
-
-WIDTH = 640
 
 
 @cache
@@ -51,12 +49,3 @@ def _keep(path: Path, text: str) -> None:
         Path(temporary).replace(path)
     except OSError:
         return
-
-
-def still(picture: Any) -> str:
-    """A picture as SVG text, drawn without a browser."""
-    import vl_convert
-
-    svg: str = vl_convert.vegalite_to_svg({**picture.spec, "width": WIDTH})
-    # The element around it says what it shows; thousands of marks say nothing to a screen reader.
-    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)

@@ -18,9 +18,9 @@ from lxml import etree
 from analysis import adapters
 from analysis.judge import examine
 from analysis.publish import Subject
-from analysis.render import runtime
+from analysis.render import drawing, runtime
 from analysis.render.annotations import render_annotations
-from analysis.render.html import LIMIT_BYTES, render_html
+from analysis.render.html import LIMIT_BYTES, draw, render_html
 from analysis.render.json_report import render_json
 from analysis.render.junit import render_junit
 from analysis.render.tallies import render_csv, render_parquet
@@ -80,7 +80,7 @@ def subjects(tmp_path_factory):
 def light(monkeypatch):
     """The pictures' runtime is the library's own matter; here its place is taken by a line."""
     monkeypatch.setattr(runtime, "javascript", lambda: "window.vegaEmbed = undefined;")
-    monkeypatch.setattr(runtime, "still", lambda _picture: '<svg aria-hidden="true"></svg>')
+    monkeypatch.setattr(drawing, "draw", lambda _spec: "<svg ></svg>")
 
 
 class Page(HTMLParser):
@@ -187,7 +187,7 @@ def test_hostile_names_in_pictures_cannot_end_their_script(subjects):
     data = subjects["promote"].pictures
     bad = "</script><script>alert(1)</script>"
     pictures = replace(data, shares=[{**row, "cohort": bad} for row in data.shares])
-    page = Page(render_html(subjects["promote"].report, pictures))
+    page = Page(render_html(subjects["promote"].report, draw(subjects["promote"].report, pictures)))
     assert page.scripts == 3
 
 
@@ -195,7 +195,7 @@ def test_a_page_says_why_it_has_no_pictures_and_stays_small(subjects, monkeypatc
     monkeypatch.setattr(runtime, "available", lambda: False)
     report = subjects["promote"].report
     many = msgspec.structs.replace(report, shares=report.shares * 800, claims=report.claims * 300)
-    text = render_html(many, subjects["promote"].pictures)
+    text = render_html(many, draw(many, subjects["promote"].pictures))
     assert "extra `pictures`" in text
     assert len(text.encode()) < LIMIT_BYTES
     assert "more in report.json" in text

@@ -1,0 +1,27 @@
+"""Rows → Vega-Lite, by Altair: one function a picture, every parameter named."""
+
+from altair.utils import schemapi
+
+from analysis.pictures.data import Pictures
+from analysis.render.charts.answers import failures, signatures
+from analysis.render.charts.latencies import heat, quantiles
+from analysis.render.charts.looks import Picture
+from analysis.render.charts.routes import routes
+from analysis.render.charts.shares import evidence, shares
+from analysis.report import Report
+
+
+def charts(report: Report, data: Pictures) -> list[Picture]:
+    """Every picture that has something to show, the most telling first."""
+    # Altair would hold every part against the whole schema as it is made, which takes longer than drawing it.
+    with schemapi.debug_mode(arg=False):
+        made = [
+            shares(report, data),
+            quantiles(report, data),
+            routes(report, data),
+            heat(report, data),
+            failures(data),
+            signatures(report, data),
+            evidence(report, data),
+        ]
+    return [picture for picture in made if picture is not None]

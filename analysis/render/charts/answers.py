@@ -1,0 +1,76 @@
+"""Failures over time, and every distinct answer by its distance to the references."""
+
+import altair as alt
+
+from analysis.pictures.data import Pictures
+from analysis.pictures.rest import UNATTRIBUTED
+from analysis.render.charts.looks import PALETTE, Picture, Sets, arm_scale, finished, seconds
+from analysis.render.text import safe
+from analysis.report import Report
+
+
+def failures(data: Pictures) -> Picture | None:
+    """Failed requests over time, by kind; None where nothing failed."""
+    sets = Sets()
+    if not data.failures:
+        return None
+    kinds = [safe(kind) for kind in sorted({row["kind"] for row in data.failures})]
+    base: dict[float, int] = {}
+    stacked = []
+    for row in data.failures:
+        below = base.get(row["at"], 0)
+        base[row["at"]] = below + row["failed"]
+        stacked.append({**row, "below": below, "above": base[row["at"]]})
+    chart = (
+        alt.Chart(sets.add(stacked))
+        .mark_rect(stroke="currentColor", strokeWidth=0.3)
+        .encode(
+            alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)),
+            alt.X2("until:Q"),
+            alt.Y("below:Q", axis=alt.Axis(title="failed requests", tickMinStep=1, format="~s")),
+            alt.Y2("above:Q"),
+            alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=list(PALETTE[1 : len(kinds) + 1]))),
+            tooltip=[alt.Tooltip("kind:N"), alt.Tooltip("failed:Q", format=","), alt.Tooltip("at:Q", format=".1f")],
+        )
+    )
+    spans = data.spans
+    frame = (
+        alt.Chart(sets.add([{"at": spans[0]["at"], "until": spans[-1]["until"]}] if spans else []))
+        .mark_rect(opacity=0)
+        .encode(alt.X("at:Q"), alt.X2("until:Q"))
+    )
+    return Picture(
+        "failures", "Failures over time", "Failed requests by kind.", finished(alt.layer(frame, chart), 160, sets)
+    )
+
+
+def signatures(report: Report, data: Pictures) -> Picture | None:
+    """Distinct answers by their distance to the references; None without any."""
+    sets = Sets()
+    if not data.signatures:
+        return None
+    strange = any(row["arm"] == UNATTRIBUTED for row in data.signatures)
+    domain = [*[safe(arm) for arm in report.subject.arms], *([UNATTRIBUTED] if strange else [])]
+    base = safe(report.subject.baseline)
+    chart = (
+        alt.Chart(sets.add(data.signatures))
+        .mark_point(filled=True, size=50, opacity=0.7)
+        .encode(
+            alt.X("baseline:Q", axis=alt.Axis(title=f"distance to what {base} answers", tickCount=5)),
+            alt.Y("other:Q", axis=alt.Axis(title="distance to another arm's answer", tickCount=5)),
+            alt.Color("arm:N", scale=arm_scale(report, strange=strange)),
+            alt.Shape("arm:N", scale=alt.Scale(domain=domain)),
+            tooltip=[
+                alt.Tooltip("payload:N"),
+                alt.Tooltip("arm:N", title="given by"),
+                alt.Tooltip("reason:N"),
+                alt.Tooltip("baseline:Q", format=".3~g", title=f"to {base}"),
+                alt.Tooltip("other:Q", format=".3~g", title="to another arm"),
+            ],
+        )
+    )
+    text = (
+        "Every distinct answer by its distance to what each model answers to the same payload (0 the same, 1 nothing "
+        "in common). Dots on an axis are an arm's own answers; dots off both axes could not be given to any arm."
+    )
+    return Picture("signatures", "Which model gave which answer?", text, finished(chart, 240, sets))

@@ -1,0 +1,134 @@
+"""What all pictures share: colours that survive colour blindness, axes, data by name, and the frame around them.
+
+Text and lines are drawn in `currentColor`, so that the page decides about light and dark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+
+from analysis.pictures.rest import UNATTRIBUTED
+from analysis.render.text import safe
+from analysis.report import Report
+
+PALETTE = ("#0a7ac2", "#d55e00", "#009e73", "#c46a9d", "#8a7a00", "#7a5fd0", "#b0503c", "#2f8f9d", "#7d7d7d", "#a0651c")
+"""After Okabe & Ito (2008), each at least 3 : 1 against white and against the dark page."""
+
+STRANGE = "#808080"
+
+LETTER = 7
+"""Pixels for a letter of a label, so that what does not fit is shortened or left out."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One chart: its name in the page, what it shows, its Vega-Lite specification and what a reader may switch."""
+
+    name: str
+    title: str
+    text: str
+    spec: dict[str, Any]
+    switches: dict[str, list[str]] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+
+
+def palette(arms: Sequence[str]) -> list[str]:
+    """A colour for each arm, the same on the whole page."""
+    return [PALETTE[place % len(PALETTE)] for place in range(len(arms))]
+
+
+def told_claim(report: Report, kind: str) -> Any:
+    """The claim of a kind that the page should open with: broken before undecided before shown."""
+    rank = {"broken": 0, "void": 1, "undecided": 2, "shown": 3}
+    claims = [claim for claim in report.claims if claim.kind == kind]
+    mixed = {(share.phase) for share in report.shares if share.expected is not None and 0 < share.expected < 1}
+    ordered = sorted(claims, key=lambda claim: (rank[claim.state], claim.phase not in mixed))
+    return ordered[0] if ordered else None
+
+
+def clean(rows: Sequence[Row]) -> list[Row]:
+    """Names made harmless: they come from a file that somebody else wrote."""
+    return [{key: safe(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The rows of one picture by name: layers that share them name them, and Altair has nothing to copy."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    def add(self, rows: Sequence[Row]) -> alt.NamedData:
+        """Rows as data for a chart; names in them are made harmless."""
+        name = f"rows{len(self.rows)}"
+        self.rows[name] = clean(rows)
+        return alt.NamedData(name=name)
+
+
+def arm_scale(report: Report, *, strange: bool = False) -> alt.Scale:
+    """The same colours for the arms in every picture; `strange` adds the one of what no arm is named for."""
+    arms = [safe(arm) for arm in report.subject.arms]
+    extra = [UNATTRIBUTED] if strange else []
+    return alt.Scale(domain=[*arms, *extra], range=[*palette(arms), *([STRANGE] if strange else [])])
+
+
+def finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
+    """The specification with the looks that all pictures share."""
+    styled = (
+        chart.properties(width="container", height=height, background="transparent")
+        .configure(font="system-ui, sans-serif", aria=False, padding=4)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor="currentColor",
+            titleColor="currentColor",
+            tickColor="currentColor",
+            domainColor="currentColor",
+            gridColor="currentColor",
+            gridOpacity=0.12,
+            labelFontSize=11,
+            titleFontSize=11,
+            titleFontWeight="normal",
+            domainOpacity=0.4,
+            tickOpacity=0.4,
+        )
+        .configure_legend(
+            labelColor="currentColor",
+            titleColor="currentColor",
+            orient="top",
+            direction="horizontal",
+            labelFontSize=12,
+            title=None,
+            symbolStrokeWidth=3,
+            symbolOpacity=1,
+            columnPadding=16,
+            labelLimit=220,
+            columns=alt.ExprRef(f"max(1, floor(width / {_widest(sets)}))"),
+        )
+        .configure_text(color="currentColor", fontSize=11)
+    )
+    made: dict[str, Any] = styled.to_dict(validate=False)
+    made.pop("$schema", None)
+    # Altair's schema takes no layout here, Vega does: one legend below the other, so that none is cut.
+    made["config"]["legend"]["layout"] = {"top": {"anchor": "start", "direction": "vertical", "margin": 2}}
+    made["datasets"] = sets.rows
+    return made
+
+
+def _widest(sets: Sets) -> int:
+    """Room for one entry of a legend, in pixels: as long as the longest name that it may have to show."""
+    keys = ("arm", "claim", "kind", "start")
+    names = (str(row.get(key, "")) for rows in sets.rows.values() for row in rows for key in keys)
+    return min(LETTER * max(map(len, names), default=8), 220) + 30
+
+
+def choice(name: str, value: str) -> alt.Parameter:
+    """What a reader may switch, and where it begins."""
+    return alt.param(name=name, value=value)
+
+
+def seconds(title: str = "seconds since the load began") -> alt.Axis:
+    """The axis of time."""
+    return alt.Axis(title=title, grid=False, tickCount=8, format=",.6~r")

@@ -1,0 +1,153 @@
+"""Shares over time with their confidence sequences, and the evidence against each claim."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import altair as alt
+
+from analysis.pictures.data import Pictures
+from analysis.render.charts.looks import (
+    LETTER,
+    PALETTE,
+    Picture,
+    Sets,
+    arm_scale,
+    choice,
+    clean,
+    finished,
+    seconds,
+    told_claim,
+)
+from analysis.render.text import safe
+from analysis.report import Report
+
+_MOST_CLAIMS = 8
+_FEW_PHASES = 9
+
+
+def shares(report: Report, data: Pictures) -> Picture | None:
+    """Shares over time; None where no share was configured."""
+    sets = Sets()
+    if not data.shares:
+        return None
+    cohorts = [safe(name) for name in dict.fromkeys(row["cohort"] for row in data.shares)]
+    arms = [safe(arm) for arm in report.subject.arms]
+    cohort, arm = _opening(report, cohorts, arms)
+    chosen = "datum.cohort == cohort && datum.arm == arm"
+    base = alt.Chart(sets.add(data.shares)).transform_filter(chosen)
+    at, until = alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
+    y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", title=None, tickCount=5))
+    end = alt.X("until:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False))
+    colour = alt.Color("arm:N", scale=arm_scale(report), legend=None)
+    hover = [
+        alt.Tooltip("phase:N"),
+        alt.Tooltip("n:Q", format=",", title="requests so far"),
+        alt.Tooltip("share:Q", format=".2%"),
+        alt.Tooltip("low:Q", format=".2%"),
+        alt.Tooltip("high:Q", format=".2%"),
+        alt.Tooltip("expected:Q", format=".1%", title="configured"),
+        alt.Tooltip("seen:Q", format=".1%", title="then"),
+    ]
+    allowed = base.mark_rect(opacity=0.13, color="currentColor").encode(at, until, alt.Y("from:Q"), alt.Y2("to:Q"))
+    configured = base.mark_rule(strokeWidth=1.6, strokeDash=[5, 3], color="currentColor").encode(
+        at, until, alt.Y("expected:Q")
+    )
+    band = base.mark_area(opacity=0.28, interpolate="step-before").encode(
+        end, alt.Y("low:Q"), alt.Y2("high:Q"), colour, alt.Detail("phase:N")
+    )
+    line = base.mark_line(strokeWidth=2.4, interpolate="step-before").encode(end, y, colour, alt.Detail("phase:N"))
+    dots = base.mark_circle(size=22, opacity=0.55).encode(end, alt.Y("seen:Q"), colour, tooltip=hover)
+    layers = alt.layer(*_grounds(data, sets), allowed, band, configured, line, dots).add_params(
+        choice("cohort", cohort), choice("arm", arm)
+    )
+    text = (
+        "Share of one arm over time. Line: share of the phase so far; band: its confidence sequence, valid whenever "
+        "you look; dots: each moment alone; dashes: what is configured, with the tolerance shaded; grey bars: "
+        "transitions, not judged."
+    )
+    return Picture(
+        "shares",
+        "Was the traffic split as configured?",
+        text,
+        finished(layers, 230, sets),
+        {"arm": arms, "cohort": cohorts},
+        {"arm": arm, "cohort": cohort},
+    )
+
+
+def _opening(report: Report, cohorts: Sequence[str], arms: Sequence[str]) -> tuple[str, str]:
+    """The cohort and arm to begin with: those of the worst claim, else the first cohort and the first canary."""
+    claim = told_claim(report, "split")
+    arm = safe(claim.arm) if claim and claim.arm and claim.state != "shown" else arms[1]
+    named = claim.id.rpartition("/")[2].split("+") if claim else []
+    known = [safe(name) for name in named if safe(name) in cohorts]
+    return (known or list(cohorts))[0], arm if arm in arms else arms[1]
+
+
+def _grounds(data: Pictures, sets: Sets) -> Iterator[Any]:
+    """Transitions shaded, and the phases' names above."""
+    spans = clean(data.spans)
+    gaps = [row for row in spans if row["kind"] == "transition"]
+    at, until = alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
+    if gaps:
+        yield (
+            alt.Chart(sets.add(gaps))
+            .mark_rect(color="currentColor", opacity=0.35, stroke="currentColor", strokeWidth=1, strokeOpacity=0.35)
+            .encode(at, until, tooltip=[alt.Tooltip("phase:N", title="transition")])
+        )
+    periods = [row for row in spans if row["kind"] == "period"]
+    if 0 < len(periods) <= _FEW_PHASES:
+        whole = max(row["until"] for row in periods) - min(row["at"] for row in periods) or 1
+        room = f"floor((datum.until - datum.at) / {whole:.6g} * width / {LETTER})"
+        yield (
+            alt.Chart(sets.add(periods))
+            .transform_calculate(label=f"{room} < 4 ? '' : truncate(datum.phase, {room})")
+            .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, fontWeight="bold", opacity=0.8)
+            .encode(alt.X("at:Q"), y=alt.value(0), text="label:N", tooltip=[alt.Tooltip("phase:N")])
+        )
+
+
+def evidence(report: Report, data: Pictures) -> Picture | None:
+    """The evidence against the claims that come nearest to being broken; None without any."""
+    sets = Sets()
+    if not data.evidence:
+        return None
+    last = {row["claim"]: row["ln_e"] for row in data.evidence}
+    kept = sorted(last, key=lambda name: (-last[name], name))[:_MOST_CLAIMS]
+    rows = [row for row in data.evidence if row["claim"] in kept]
+    m = max(sum(len(share.cohorts) for share in report.shares if share.arm == report.subject.baseline), 1)
+    limit = round(math.log(m / (report.alpha / 2)), 3)
+    names = [safe(name) for name in last if name in kept]
+    hover = [
+        alt.Tooltip("claim:N"),
+        alt.Tooltip("n:Q", format=",", title="requests"),
+        alt.Tooltip("ln_e:Q", format=".3~g", title="ln e"),
+    ]
+    scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
+    base = alt.Chart(sets.add(rows))
+    x = alt.X("n:Q", axis=alt.Axis(title="requests judged", format="~s", tickCount=6))
+    y = alt.Y("ln_e:Q", axis=alt.Axis(title="ln e against the claim", tickCount=5))
+    line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, alt.Color("claim:N", scale=scale))
+    dots = base.mark_circle(size=20).encode(x, y, alt.Color("claim:N", scale=scale), tooltip=hover)
+    rule = (
+        alt.Chart(sets.add([{"limit": limit}]))
+        .mark_rule(strokeDash=[5, 3], strokeWidth=1.6, color="currentColor")
+        .encode(alt.Y("limit:Q"))
+    )
+    label = (
+        alt.Chart(sets.add([{"limit": limit, "label": "broken for certain above this line"}]))
+        .mark_text(align="left", baseline="bottom", dx=4, dy=-3)
+        .encode(alt.Y("limit:Q"), x=alt.value(0), text="label:N")
+    )
+    text = (
+        "Evidence that a claim is broken, as the requests came in (an infinite value, from a request where none may "
+        f"go, is drawn at 60). The line is where even the strictest step of Holm's procedure over {m} split tests "
+        "calls it broken."
+    )
+    return Picture(
+        "evidence",
+        "How strong is the evidence against it?",
+        text,
+        finished(alt.layer(rule, label, line, dots), 200, sets),
+    )

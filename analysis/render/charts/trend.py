@@ -1,0 +1,61 @@
+"""One claim's figure from run to run."""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from analysis.render.charts.looks import Picture, Row, Sets, choice, finished
+from analysis.render.text import safe
+
+
+def trend_chart(rows: Sequence[Row]) -> Picture | None:
+    """One claim's figure from run to run, with its interval and the margin."""
+    sets = Sets()
+    kept = [
+        {
+            key: row[key]
+            for key in ("at", "run", "claim", "state", "estimate", "low", "high", "margin_low", "margin_high")
+        }
+        for row in rows
+        if row["estimate"] is not None
+    ]
+    if not kept:
+        return None
+    claims = [safe(name) for name in dict.fromkeys(row["claim"] for row in kept)]
+    kept = [{**row, "claim": safe(row["claim"])} for row in kept]
+    rank = {"broken": 0, "void": 1, "undecided": 2, "shown": 3}
+    first = min(kept, key=lambda row: rank[row["state"]])["claim"]
+    base = alt.Chart(sets.add([{**row, "run": safe(row["run"])} for row in kept])).transform_filter(
+        "datum.claim == claim"
+    )
+    x = alt.X("at:O", axis=alt.Axis(title="run", labelAngle=0))
+    y = alt.Y("estimate:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="found, in the claim's unit", tickCount=5))
+    states = alt.Color(
+        "state:N", scale=alt.Scale(domain=list(rank), range=["#d55e00", "#c46a9d", "#8a7a00", "#0a7ac2"])
+    )
+    hover = [
+        alt.Tooltip("run:N"),
+        alt.Tooltip("state:N"),
+        alt.Tooltip("estimate:Q", format=".4~g"),
+        alt.Tooltip("low:Q", format=".4~g"),
+        alt.Tooltip("high:Q", format=".4~g"),
+    ]
+    margins = [
+        base.transform_filter(f"datum.{name} != null")
+        .mark_line(strokeDash=[5, 3], color="currentColor", opacity=0.7)
+        .encode(x, alt.Y(f"{name}:Q"))
+        for name in ("margin_low", "margin_high")
+    ]
+    bars = base.mark_rule(strokeWidth=3, opacity=0.6).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), states)
+    dots = base.mark_point(filled=True, size=90).encode(
+        x, y, states, alt.Shape("state:N", scale=alt.Scale(domain=list(rank))), tooltip=hover
+    )
+    layers = alt.layer(*margins, bars, dots).add_params(choice("claim", first))
+    return Picture(
+        "trend",
+        "One claim from run to run",
+        "Dots: what was found; bars: the interval; dashes: the margin.",
+        finished(layers, 230, sets),
+        {"claim": claims},
+        {"claim": first},
+    )
