@@ -118,8 +118,13 @@ def to_mapping(experiment: Experiment) -> dict[str, Any]:
 
 
 def experiment_hash(experiment: Experiment) -> str:
-    """A hash of all that an experiment says, the same on every machine (xxh3-128, hexadecimal)."""
-    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(to_mapping(experiment), order="deterministic"))
+    """A hash of all that an experiment says, the same on every machine (xxh3-128, hexadecimal).
+
+    The order of keys says nothing, but for that of the arms: the first is the baseline.
+    """
+    said = to_mapping(experiment)
+    said["arms"] = list(said["arms"].items())
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(said, order="deterministic"))
 
 
 def json_schema() -> dict[str, Any]:

@@ -103,6 +103,15 @@ def test_any_change_of_meaning_changes_the_hash(write):
     assert before != after
 
 
+def test_the_hash_knows_which_arm_is_the_baseline(write):
+    experiment = reading.load(write(GOOD)).experiment
+    mapping = reading.to_mapping(experiment)
+    mapping["arms"] = dict(reversed(mapping["arms"].items()))
+    turned = reading.from_mapping(mapping, "turned")
+    assert list(turned.arms) == list(experiment.arms)[::-1]
+    assert reading.experiment_hash(turned) != reading.experiment_hash(experiment)
+
+
 def test_every_mistake_is_reported_at_once_with_its_line(write):
     text = (
         GOOD.replace("keras: ResNet50", "keras: ResNet50, wieghts: random")
