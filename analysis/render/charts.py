@@ -453,7 +453,7 @@ def _evidence(report: Report, data: Pictures) -> Picture | None:
 
 def _routes(report: Report, data: Pictures) -> Picture | None:
     sets = Sets()
-    if not data.routes:
+    if not any(row["n"] for row in data.routes):
         return None
     phases = [safe(name) for name in dict.fromkeys(row["phase"] for row in data.routes)]
     claim = told_claim(report, "split")
@@ -565,7 +565,7 @@ def _diagram(report: Report, data: Pictures) -> tuple[list[Row], list[Row], int]
                 "y": y,
                 "x2": right,
                 "y2": to,
-                "width": round(1.5 + 10 * row["share"], 2),
+                "width": round(1.5 + 10 * (row["share"] or 0), 2),
                 "label": _arrow_label(row),
             }
         )
@@ -576,7 +576,7 @@ def _diagram(report: Report, data: Pictures) -> tuple[list[Row], list[Row], int]
 
 def _arrow_label(row: Row) -> str:
     configured = "" if row["expected"] is None else f" ({100 * row['expected']:.4g}%)"
-    return f"{100 * row['share']:.3g}%{configured}"
+    return f"no request{configured}" if row["share"] is None else f"{100 * row['share']:.3g}%{configured}"
 
 
 def trend_chart(rows: Sequence[Row]) -> Picture | None:
