@@ -121,7 +121,7 @@ def _claims(report: Report) -> Iterator[Sequence[Cell]]:
             Cell(safe(claim.sentence + _need(claim), _LONG), kind="words"),
             _number(lines.effect(claim).partition(",")[0], estimate),
             Cell(lines.effect(claim).partition(", ")[2]),
-            Cell(lines.evidence(claim)),
+            Cell(lines.evidence(claim), kind="whole"),
         ]
 
 
