@@ -111,7 +111,7 @@ def _arrows(sums: Any, where: Row, expected: dict[tuple[str, str, str], float | 
             **where,
             "arm": arm or "unknown",
             "n": n,
-            "share": round(n / whole, 4) if whole else 0.0,
+            "share": round(n / whole, 4) if whole else None,
             "expected": expected.get(key),
         }
 

@@ -63,6 +63,7 @@ def sections(report: Report) -> list[Section]:
             _most(_latencies(report)),
             pictures=("heat",),
             folded=len(report.latencies) > _UNFOLDED,
+            told=[] if report.latencies else ["No judged request was answered."],
         ),
         Section(
             "Failures by routed arm",
@@ -70,7 +71,7 @@ def sections(report: Report) -> list[Section]:
             _most(_failures(report)),
             pictures=("failures",),
             folded=len(report.failures) > _UNFOLDED,
-            told=[] if any(row.failed for row in report.failures) else ["No judged request failed."],
+            told=_no_failure(report),
         ),
         Section("Outputs", (), (), pictures=("signatures",), told=_outputs(report)),
         Section("May this be judged?", ("state", "check", "what was found"), _most(_checks(report))),
@@ -82,6 +83,12 @@ def sections(report: Report) -> list[Section]:
             folded=True,
         ),
     ]
+
+
+def _no_failure(report: Report) -> list[str]:
+    if not report.records.judged:
+        return ["No request was judged."]
+    return [] if any(row.failed for row in report.failures) else ["No judged request failed."]
 
 
 def _most(rows: Iterator[Sequence[Cell]]) -> list[Sequence[Cell]]:
@@ -114,7 +121,7 @@ def _claims(report: Report) -> Iterator[Sequence[Cell]]:
             Cell(safe(claim.sentence + _need(claim), _LONG), kind="words"),
             _number(lines.effect(claim).partition(",")[0], estimate),
             Cell(lines.effect(claim).partition(", ")[2]),
-            Cell(lines.evidence(claim)),
+            Cell(lines.evidence(claim), kind="whole"),
         ]
 
 

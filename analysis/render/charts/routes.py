@@ -30,7 +30,7 @@ TEXT = (
 
 def routes(report: Report, data: Pictures) -> Picture | None:
     """Cohorts, rules and arms with the shares on the arrows; None without requests."""
-    if not data.routes:
+    if not any(row["n"] for row in data.routes):
         return None
     sets = Sets()
     phases = [safe(name) for name in dict.fromkeys(row["phase"] for row in data.routes)]
@@ -131,11 +131,11 @@ def _edges(rows: Sequence[Row], places: _Places) -> Iterator[Row]:
             "y": y,
             "x2": _RIGHT,
             "y2": to,
-            "width": round(1.5 + 10 * row["share"], 2),
+            "width": round(1.5 + 10 * (row["share"] or 0), 2),
             "label": _arrow_label(row),
         }
 
 
 def _arrow_label(row: Row) -> str:
     configured = "" if row["expected"] is None else f" ({100 * row['expected']:.4g}%)"
-    return f"{100 * row['share']:.3g}%{configured}"
+    return f"no request{configured}" if row["share"] is None else f"{100 * row['share']:.3g}%{configured}"
