@@ -16,19 +16,21 @@ def dkw_radius(n: float, alpha: float) -> float:
     >>> round(dkw_radius(1000, 0.05), 6)
     0.042947
     """
-    return 1.0 if n <= 0 else min(1.0, math.sqrt(math.log(2 / alpha) / (2 * n)))
+    return min(1.0, math.sqrt(math.log(2 / alpha) / (2 * n))) if n > 0 else 1.0
 
 
 def largest_gap(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[float, float]:
     """The largest amount by which the first arm's distribution function is above the second's, and below it.
 
-    The first is positive where the second arm is slower somewhere. Counts over the same increasing categories.
+    The first is positive where the second arm is slower somewhere. Counts over the same increasing categories, as
+    fractions; none for an empty arm. It is a distance and no test: `band_sum` says how large it may be by chance.
+    Source: Smirnov 1939, the two one-sided statistics.
 
     >>> largest_gap([1, 1, 0], [0, 1, 1])
     (0.5, 0.0)
     """
     a, b = (np.cumsum(np.asarray(counts, dtype=np.float64)) for counts in (first, second))
-    if not (a.size and a[-1] > 0 and b[-1] > 0):
+    if not (a.size and 0 < a[-1] < math.inf and 0 < b[-1] < math.inf):
         return 0.0, 0.0
     gap = a / a[-1] - b / b[-1]
     return max(float(gap.max()), 0.0), abs(min(float(gap.min()), 0.0))

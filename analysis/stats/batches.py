@@ -108,13 +108,21 @@ class Scores:
     freedom: float
 
 
+def _known(lag1: float) -> float:
+    """Within [0, `ENDLESS`]; what is no number may be without end."""
+    return ENDLESS if np.isnan(lag1) else min(max(lag1, 0.0), ENDLESS)
+
+
 def inflation(lag1: float) -> float:
     """How much larger the variance of a sum is where neighbours are correlated: (1 + ρ)/(1 − ρ), at least 1.
+
+    For a first-order autoregression; what wanders in another way, or without end, breaks it: then `ENDLESS` is taken.
+    Source: Bartlett 1946, Supplement to the Journal of the Royal Statistical Society 8.
 
     >>> inflation(0.5), inflation(-0.3)
     (3.0, 1.0)
     """
-    positive = min(max(lag1, 0.0), ENDLESS)
+    positive = _known(lag1)
     return (1 + positive) / (1 - positive)
 
 
@@ -124,15 +132,23 @@ def freedom_of(batches: int, lag1: float) -> float:
     >>> freedom_of(15, 0.0), freedom_of(15, 0.5)
     (14.0, 8.0)
     """
-    positive = min(max(lag1, 0.0), ENDLESS)
+    positive = _known(lag1)
     return max(batches * (1 - positive**2) / (1 + positive**2) - 1, 1.0)
 
 
 def lag_correlation(residuals: Floats) -> float:
-    """The lag-1 correlation of batch residuals, with its bias of −1/B given back; 0 where they do not vary."""
+    """The lag-1 correlation of batch residuals, with its bias of −1/B given back; 0 where they do not vary.
+
+    Where one is not finite it cannot be told, and is taken for 1. The bias: Marriott & Pope 1954, Biometrika 41.
+
+    >>> round(lag_correlation(np.array([1.0, -1.0] * 20)), 6)
+    -0.95
+    """
     square = float((residuals**2).sum())
-    if square == 0:
+    if residuals.size < 2 or square == 0:  # noqa: PLR2004 - neighbours are two
         return 0.0
+    if not np.isfinite(square):
+        return 1.0
     return float((residuals[1:] * residuals[:-1]).sum()) / square + 1 / residuals.size
 
 
@@ -142,9 +158,18 @@ def weather(residuals: Floats, independent: float) -> Weather:
     Args:
         residuals: One number for each batch, summing to 0.
         independent: The variance of their sum if all requests were independent.
+
+    Turns are not clustered, and neighbours that are alike are; fewer than two batches say nothing.
+
+    >>> weather(np.array([1.0, -1.0] * 20), 40.0).clustered, weather(np.repeat([1.0, -1.0], 20), 40.0).endless
+    (False, True)
     """
     batches = residuals.size
+    if batches < 2:  # noqa: PLR2004 - a variance takes two
+        return Weather(batches, 0.0, 1.0)
     variance = float((residuals**2).sum()) * batches / (batches - 1)
+    if not (np.isfinite(variance) and np.isfinite(independent)):
+        return Weather(batches, 1.0, np.inf)
     return Weather(batches, lag_correlation(residuals), variance / independent if independent > 0 else 1.0)
 
 
@@ -172,6 +197,10 @@ def scored(difference: Floats, residuals: Floats, floor: Floats | float, seen: W
         residuals: Batch residuals of the estimates, shape (batches, m).
         floor: The variance never falls below it: that of independent requests.
         seen: How the batches hang together.
+
+    >>> one = scored(np.ones(1), np.full((40, 1), 0.1), 0.04, weather(np.array([1.0, -1.0] * 20), 40.0))
+    >>> len(one), round(float(one[0].values[0]), 3), one[0].freedom
+    (1, 1.561, 39.0)
     """
     batches = residuals.shape[0]
     square = (residuals**2).sum(axis=0) * (batches / (batches - 1)) * seen.inflation

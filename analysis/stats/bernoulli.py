@@ -32,10 +32,12 @@ class Rate:
 def observe(n: float, hits: float, zero_weight: float = ZERO_WEIGHT) -> Rate:
     """A mixture of two bets: that there is never an event, and Beta(½, ½) over rates (Krichevsky & Trofimov 1981).
 
+    What are no counts (negative, infinite, more hits than requests) is as if nothing had been seen.
+
     >>> round(observe(100, 0).log_peak, 3)
     -0.269
     """
-    if n == 0:
+    if not (0 <= hits <= n and 0 < n < math.inf):  # nothing, or no counts: nothing is known
         return Rate(0.0, 0.0, 0.0)
     rate = hits / n
     # Both sides are divisions: 1 − rate would lose a few of 10^18.
@@ -64,12 +66,13 @@ def rate_interval(rate: Rate, alpha: float) -> tuple[float, float]:
 def zero_bound(n: float, alpha: float) -> float:
     """The largest rate that n requests without an event leave possible: 1 − alpha^(1/n), at no cost for peeking.
 
-    (1 − p)^−n until the first event, then 0, is a supermartingale for every rate of at least p.
+    (1 − p)^−n until the first event, then 0, is a supermartingale for every rate of at least p. It assumes that no
+    event was overlooked, and that requests are independent. It is the one-sided bound of Clopper & Pearson 1934.
 
     >>> round(zero_bound(20, 0.05), 4)
     0.1391
     """
-    return 1.0 if n <= 0 else -math.expm1(math.log(alpha) / n)
+    return -math.expm1(math.log(alpha) / n) if n > 0 else 1.0
 
 
 def log_e_difference(first: Rate, second: Rate, difference: float) -> float:
@@ -122,7 +125,8 @@ def _score(rate: Rate, p: float) -> float:
 def difference_interval(first: Rate, second: Rate, alpha: float) -> tuple[float, float]:
     """The confidence sequence of `first's rate − second's rate` at level 1 − alpha; [−1, 1] for an empty arm.
 
-    The differences that `log_e_difference` does not refute, between two roots; assumes what it assumes.
+    The differences that `log_e_difference` does not refute, between two roots; assumes what it assumes. Fractions.
+    Valid at all looks by Ville 1939.
 
     >>> low, high = difference_interval(observe(250, 0), observe(48, 0), 0.0125)
     >>> low == -difference_interval(observe(48, 0), observe(250, 0), 0.0125)[1], high < 0.1
@@ -146,6 +150,7 @@ def log_e_above(first: Rate, second: Rate, difference: float) -> float:
     """The log e-value against every `first's rate − second's rate ≤ difference`; the harm is real where it is large.
 
     The least favourable one is the difference itself wherever more is observed; assumes what `log_e_difference` does.
+    In nats; never positive where no more is observed. Source: as there, Miettinen & Nurminen 1985.
 
     >>> log_e_above(observe(100, 0), observe(100, 0), 0.01) <= 0 < log_e_above(observe(100, 50), observe(100, 1), 0.01)
     True

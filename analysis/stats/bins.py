@@ -40,7 +40,11 @@ def bin_of(values: Any) -> Ints:
 
 
 def lower_edge(bins: Any) -> Floats:
-    """The smallest value of each bin; 0 for the bin of zero, infinity beyond the last one."""
+    """The smallest value of each bin; 0 for the bin of zero, infinity beyond the last one.
+
+    >>> lower_edge([-1, 0, 1536, 10241]).tolist()
+    [0.0, 1.0, 3.0, 1025.0]
+    """
     index = np.asarray(bins, dtype=np.int64)
     octave, within = np.divmod(index, PER_OCTAVE)
     return np.where(index < 0, 0.0, np.ldexp(1 + within / PER_OCTAVE, octave))

@@ -12,7 +12,10 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
+from analysis.stats.likelihood import log_evidence
+
 _LEAST_R = 1e-3
+_MANY = 1e12
 
 
 def best_rho(v_opt: float, alpha: float) -> float:
@@ -29,10 +32,13 @@ def _tuned(v_opt: float, gh: float, alpha: float, *, one_sided: bool) -> float:
     return max(best_rho(v_opt, 2 * alpha if one_sided else alpha) - gh, _LEAST_R * gh)
 
 
-def _log_beta(a: float, b: float, x: float) -> float:
-    """The logarithm of the incomplete beta function up to x, not normalised."""
-    whole = float(special.betaln(a, b))
-    return whole if x >= 1 else whole + math.log(max(float(special.betainc(a, b, x)), 1e-300))
+def _log_below(a: float, b: float, x: float) -> float:
+    """The logarithm of the chance that a Beta(a, b) is below x; by the normal limit where floats know no better."""
+    chance = float(special.betainc(a, b, x)) if a + b < _MANY else math.nan
+    if math.isnan(chance):
+        mean = a / (a + b)
+        return float(special.log_ndtr((x - mean) / math.sqrt(mean * b / (a + b) / (a + b + 1))))
+    return math.log(max(chance, 1e-300))
 
 
 def beta_binomial_log_mixture(
@@ -51,21 +57,24 @@ def beta_binomial_log_mixture(
         alpha_opt: The level for which it is tuned.
         one_sided: Only large sums speak against the null.
 
+    Nothing (0) is said of what is no number, or endless.
+
     >>> round(beta_binomial_log_mixture(10, 100, 100, 0.2, 0.8, one_sided=False), 7)
     -0.6941012
     >>> round(beta_binomial_log_mixture(10, 100, 100, 0.2, 0.8), 8)
     -0.07134019
     """
     r, whole = _tuned(v_opt, g * h, alpha_opt, one_sided=one_sided), g + h
-    x = h / whole if one_sided else 1.0
-    prior = _log_beta(r / (g * whole), r / (h * whole), x)
-    posterior = _log_beta((r + v - g * s) / (g * whole), (r + v + h * s) / (h * whole), x)
-    fit = (
-        v / (g * h) * math.log(whole)
-        - (v + h * s) / (h * whole) * math.log(g)
-        - (v - g * s) / (g * whole) * math.log(h)
-    )
-    return fit + posterior - prior
+    if not (0 <= v < math.inf and math.isfinite(s)):
+        return 0.0
+    # As if so many steps had been −g and h; a sum that no such steps have counts as the nearest that some have.
+    s = min(max(s, -v / h), v / g)
+    steps = [max((v - g * s) / (g * whole), 0.0), max((v + h * s) / (h * whole), 0.0)]
+    prior, shares = [r / (g * whole), r / (h * whole)], [h / whole, g / whole]
+    both = log_evidence(steps, prior, shares)
+    if not one_sided:
+        return both
+    return both + _log_below(prior[0] + steps[0], prior[1] + steps[1], shares[0]) - _log_below(*prior, shares[0])
 
 
 def beta_binomial_bound(
@@ -82,11 +91,13 @@ def beta_binomial_bound(
     def excess(s: float) -> float:
         return beta_binomial_log_mixture(s, v, v_opt, g, h, alpha_opt, one_sided=one_sided) + math.log(alpha)
 
+    if not 0 <= v < math.inf:
+        return math.inf
     # A sum of steps in [−g, h] with intrinsic time v = n·g·h is at most n·h = v/g.
     most = v / g * (1 - 1e-12)
     if most <= 0 or excess(most) <= 0:
         return max(v / g, 0.0)
-    return float(optimize.brentq(excess, 0.0, most, xtol=1e-10))
+    return float(optimize.brentq(excess, 0.0, most, xtol=1e-10, rtol=1e-12, maxiter=500))
 
 
 def bernoulli_sequence(
@@ -99,7 +110,7 @@ def bernoulli_sequence(
     >>> [round(end, 5) for end in bernoulli_sequence(700, 1000, 0.05, 100)]
     [0.65163, 0.74595]
     """
-    if n <= 0:
+    if not (0 <= hits <= n and 0 < n < math.inf):
         return 0.0, 1.0
 
     def excess(p: float) -> float:
@@ -132,7 +143,7 @@ def lil_radius(n: float, alpha: float, m: float, a: float = 0.85) -> float:
     >>> round(lil_radius(1000, 0.05, 100), 6)
     0.082048
     """
-    if n < m or n <= 0:
+    if not (max(m, 1) <= n < math.inf):
         return math.inf
     return a * math.sqrt((math.log1p(math.log(n / m)) + _lil_constant(alpha, a)) / n)
 
@@ -169,6 +180,8 @@ def double_stitching_bound(
     >>> [round(double_stitching_bound(p, 1000, 0.05, 100), 5) for p in (0.5, 0.9, 0.1)]
     [68.62803, 43.72119, 59.96521]
     """
+    if not 0 <= t < math.inf:
+        return math.inf
     most = max(t, t_opt)
     place = special.logit(p)
     shifted = special.expit(place + 2 * delta * math.sqrt(t_opt * eta / most))

@@ -57,10 +57,18 @@ def bernoulli_change(hits: npt.ArrayLike, totals: npt.ArrayLike, trim: float = T
 def poisson_change(events: npt.ArrayLike, exposure: npt.ArrayLike, trim: float = 0.0) -> Change | None:
     """One change of a rate of events for each unit of exposure.
 
-    Null: independent Poisson counts with one rate. Source: Raftery & Akman 1986 use it on coal-mining disasters.
+    Null: independent Poisson counts with one rate. Events in bursts break it: a burst looks like a change. None where
+    there is no exposure. Source: Raftery & Akman 1986, Biometrika 73; their coal mines had 127 disasters in the 41
+    years to 1891 and 64 in the 71 years after.
 
-    >>> poisson_change([4, 5, 4, 1, 0, 1], [1] * 6).at
-    3
+    Args:
+        events: Counts, by window.
+        exposure: What they are counted in: requests, or years.
+        trim: Part of the exposure at either end at which no change is looked for.
+
+    >>> found = poisson_change([127, 64], [41, 71])
+    >>> found.at, round(found.statistic, 2), round(found.before, 2), round(found.after, 2)
+    (1, 69.99, 3.1, 0.9)
     """
 
     def fit(s: Floats, n: Floats) -> Floats:
@@ -72,11 +80,16 @@ def poisson_change(events: npt.ArrayLike, exposure: npt.ArrayLike, trim: float =
 def level_change(values: npt.ArrayLike, trim: float = 0.0) -> Change | None:
     """One change of the mean of values with one unknown variance, by least squares (Hawkins 1977).
 
+    Null: independent normal values with one mean. Values that depend on their neighbours break it, and so do outliers.
+    None where nothing varies, or a value is not finite.
+
     >>> level_change([1.0, 1.2, 0.9, 3.0, 3.1, 2.9]).at
     3
     """
     value = np.asarray(values, dtype=np.float64)
-    whole = float(((value - value.mean()) ** 2).sum()) if value.size else 0.0
+    if not (value.size and np.isfinite(value).all()):
+        return None
+    whole = float(((value - value.mean()) ** 2).sum())
     if whole <= 0 or not math.isfinite(whole):
         return None
 
@@ -141,8 +154,12 @@ def change_p_value(statistic: float, trim: float = TRIM) -> float:
 def trend_p_value(hits: npt.ArrayLike, totals: npt.ArrayLike) -> float | None:
     """The two-sided p-value of a share that rises or falls steadily over windows; None where nothing varies.
 
-    Null: independent requests with one share throughout. Source: Armitage 1955, the χ² test for trend.
+    Null: independent requests with one share throughout; sticky clients break it. Windows are a unit of time apart.
+    Source: Armitage 1955, Biometrics 11, the χ² test for trend. Fleiss 1981, page 139: smokers among four groups of
+    patients, p = .004132 by R's prop.trend.test.
 
+    >>> round(trend_p_value([83, 90, 129, 70], [86, 93, 136, 82]), 6)
+    0.004132
     >>> trend_p_value([1, 3, 5, 7, 9], [10] * 5) < 0.001
     True
     >>> trend_p_value([0, 0], [5, 5]) is None
@@ -150,7 +167,7 @@ def trend_p_value(hits: npt.ArrayLike, totals: npt.ArrayLike) -> float | None:
     """
     hit, total = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
     n = float(total.sum())
-    if n <= 0 or not 0 < hit.sum() < n:
+    if not (0 < n < math.inf and 0 < hit.sum() < n):
         return None
     share, at = hit.sum() / n, np.arange(hit.size) - float((np.arange(hit.size) * total).sum()) / n
     variance = share * (1 - share) * float((total * at**2).sum())

@@ -42,13 +42,24 @@ def dispersion(hits: npt.ArrayLike, totals: npt.ArrayLike) -> Dispersion | None:
 
     >>> dispersion([2, 2, 2, 2], [4, 4, 4, 4]).index
     0.0
+
+    Smokers among four groups of patients (Fleiss 1981, page 139): χ² = 12.6004 with 3 degrees of freedom, p = .005585.
+
+    >>> found = dispersion([83, 90, 129, 70], [86, 93, 136, 82])
+    >>> round(3 * found.index, 4), round(found.p_over, 6)
+    (12.6004, 0.005585)
     """
     total = np.asarray(totals, dtype=np.float64)
     used = total > 0
     hit, total = np.asarray(hits, dtype=np.float64)[used], total[used]
-    if hit.size < 2 or hit.sum() <= 0 or (total - hit).sum() <= 0:  # noqa: PLR2004 - a variance takes two
+    if hit.size < 2 or not _both(hit, total):  # noqa: PLR2004 - a variance takes two
         return None
     return _of(_pearson(hit, total, hit, total), int(hit.size), 1)
+
+
+def _both(hit: Floats, total: Floats) -> bool:
+    """Whether there are finite requests of the arm, and of the others."""
+    return bool(0 < hit.sum() < math.inf and 0 < total.sum() < math.inf and (total - hit).sum() > 0)
 
 
 def _pearson(hit: Floats, total: Floats, hits: Floats, totals: Floats) -> float:
@@ -72,7 +83,8 @@ def over_scales(hits: npt.ArrayLike, totals: npt.ArrayLike, change: int | None =
     """The dispersion over batches of s, 2s, 4s, … windows, where s is the fewest that expect five of either side.
 
     One scale is not enough: a sticky client's session that outlasts a window shows in longer batches only, and
-    round-robin evens out within any of them. Empty where there are fewer than eight batches at the first scale.
+    round-robin evens out within any of them. Empty where there are fewer than eight batches at the first scale. Null
+    and limits are those of `dispersion`, at each scale: at least five expected requests of either side (Cochran 1954).
 
     Args:
         hits: Requests of one arm, by window.
@@ -87,9 +99,8 @@ def over_scales(hits: npt.ArrayLike, totals: npt.ArrayLike, change: int | None =
     hit, total = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
     cuts = (slice(None),) if change is None else (slice(change), slice(change, None))
     parts = [(hit[cut][total[cut] > 0], total[cut][total[cut] > 0]) for cut in cuts]
-    rare = min(min(float(h.sum()), float((t - h).sum())) for h, t in parts)
     windows = sum(h.size for h, _ in parts)
-    if rare <= 0:
+    if not all(_both(h, t) for h, t in parts):
         return []
     size = max(math.ceil(max(MIN_EXPECTED * h.size / min(h.sum(), (t - h).sum()) for h, t in parts) - 1e-9), 1)
     found = []
@@ -135,7 +146,10 @@ def design_effect(found: list[Dispersion], level: float) -> float:
 
 
 def p_too_even(found: list[Dispersion]) -> float:
-    """The chance that independent draws are as even as this at the most telling scale (Bonferroni); 1 for nothing.
+    """The chance that independent draws are as even as this at the most telling scale; 1 for nothing.
+
+    Null: independent draws. Scales depend on one another; the smallest p-value times their number holds whatever they
+    do (Bonferroni; Dunn 1961).
 
     >>> p_too_even([Dispersion(0.0, 20, 1e-9, 1.0), Dispersion(0.1, 10, 1e-3, 1.0)])
     2e-09

@@ -12,13 +12,18 @@ EXACT_UP_TO = 1000
 """Two arms with no more requests than this get the exact binomial test; otherwise Pearson's χ²."""
 
 
+def _counted(hits: float, n: float) -> bool:
+    """Whether these are hits of trials: some, finite, and numbers."""
+    return 0 <= hits <= n and 0 < n < math.inf
+
+
 def wilson(hits: float, n: float, alpha: float) -> tuple[float, float]:
     """Wilson's interval of a rate (Wilson 1927): independent trials.
 
     >>> [round(end, 4) for end in wilson(81, 263, 0.05)]
     [0.2553, 0.3662]
     """
-    if n <= 0:
+    if not _counted(hits, n):
         return 0.0, 1.0
     z = distributions.normal_upper(alpha / 2)
     rate = hits / n
@@ -33,7 +38,7 @@ def clopper_pearson(hits: float, n: float, alpha: float) -> tuple[float, float]:
     >>> [round(end, 4) for end in clopper_pearson(81, 263, 0.05)]
     [0.2527, 0.3676]
     """
-    if n <= 0:
+    if not _counted(hits, n):
         return 0.0, 1.0
     low = distributions.beta_quantile(alpha / 2, hits, n - hits + 1) if hits > 0 else 0.0
     high = distributions.beta_upper(alpha / 2, hits + 1, n - hits) if hits < n else 1.0
@@ -50,8 +55,10 @@ def newcombe(first: tuple[float, float], second: tuple[float, float], alpha: flo
 
     >>> [round(end, 3) for end in newcombe((7, 34), (1, 34), 0.05)]
     [0.019, 0.34]
+    >>> [round(end, 4) for end in newcombe((56, 70), (48, 80), 0.05)]
+    [0.0524, 0.3339]
     """
-    if not (first[1] and second[1]):
+    if not (_counted(*first) and _counted(*second)):
         return -1.0, 1.0
     p, q = first[0] / first[1], second[0] / second[1]
     (low_p, high_p), (low_q, high_q) = wilson(*first, alpha), wilson(*second, alpha)
@@ -61,11 +68,14 @@ def newcombe(first: tuple[float, float], second: tuple[float, float], alpha: flo
 def shares_p_value(counts: Sequence[float], shares: Sequence[float]) -> tuple[str, float] | None:
     """The test's name and p-value of exactly these shares; None where nothing could speak against them.
 
+    Null: each request goes to arm i with probability shareᵢ, independently; one look. Sticky clients and looking
+    repeatedly break it. Source: Pearson 1900; the example is of Kohavi, Tang & Xu 2020, chapter 3.
+
     >>> name, p = shares_p_value([821588, 815482], [0.5, 0.5])
     >>> name, round(p * 1e6, 1)
     ('Pearson chi-square', 1.8)
     """
-    total = math.fsum(counts)
+    total = math.fsum(counts) if all(0 <= count < math.inf for count in counts) else 0.0
     positive = [(count, share) for count, share in zip(counts, shares, strict=True) if share > 0]
     if total == 0:
         return None
@@ -89,7 +99,7 @@ def jeffreys(hits: float, n: float, alpha: float) -> tuple[float, float]:
     >>> [round(end, 4) for end in jeffreys(0, 20, 0.05)]
     [0.0, 0.1166]
     """
-    if n <= 0:
+    if not _counted(hits, n):
         return 0.0, 1.0
     low = 0.0 if hits <= 0 else distributions.beta_quantile(alpha / 2, hits + 0.5, n - hits + 0.5)
     high = 1.0 if hits >= n else distributions.beta_upper(alpha / 2, hits + 0.5, n - hits + 0.5)
@@ -99,14 +109,15 @@ def jeffreys(hits: float, n: float, alpha: float) -> tuple[float, float]:
 def sample_ratio(counts: Sequence[float], shares: Sequence[float]) -> tuple[float, float]:
     """Pearson's χ² and its p-value against fixed positive shares: the test of a sample ratio mismatch.
 
-    Independent requests at one look: looked at all the time it rejects a true share half of the time.
+    Independent requests at one look: looked at all the time it rejects a true share half of the time. Source: Pearson
+    1900; the example is of Kohavi, Tang & Xu 2020, chapter 3.
 
     >>> statistic, p = sample_ratio([821588, 815482], [0.5, 0.5])
     >>> round(statistic, 3), round(p * 1e6, 1)
     (22.774, 1.8)
     """
     observed, expected = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
-    if observed.sum() <= 0 or observed.size < 2:  # noqa: PLR2004 - one arm has no ratio
+    if not 0 < observed.sum() < math.inf or observed.size < 2:  # noqa: PLR2004 - one arm has no ratio
         return 0.0, 1.0
     return _pearson(observed, expected / expected.sum() * observed.sum())
 

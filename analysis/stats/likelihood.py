@@ -12,25 +12,31 @@ _WIDEST_ODDS = 700.0
 
 
 def stirling_remainder(x: float) -> float:
-    """The rest of ln Γ(x) beyond (x − ½) ln x − x + ½ ln 2π, for x > 0 (Abramowitz & Stegun 6.1.40).
+    """The rest of ln Γ(x) beyond (x − ½) ln x − x + ½ ln 2π, for x > 0 (Abramowitz & Stegun 1964, 6.1.40).
 
     >>> round(stirling_remainder(1.0), 9)
     0.081061467
     """
+    if not x > 0:
+        return math.inf
     if x < _SERIES_FROM:
         return math.lgamma(x) - ((x - 0.5) * math.log(x) - x + _HALF_LOG_2PI)
-    return (1 / 12 - (1 / 360 - 1 / (1260 * x**2)) / x**2) / x
+    return (1 / 12 - (1 / 360 - 1 / (1260 * x * x)) / (x * x)) / x
 
 
 def deviance(x: float, m: float) -> float:
     """The value of x ln(x/m) + m − x, without cancellation where x ≈ m (Loader 2000, the function bd0 of R's dbinom).
 
+    Counts x, expected m. What are no counts are no evidence: 0.
+
     >>> deviance(0.0, 3.0), deviance(5.0, 5.0), deviance(1.0, 0.0)
     (3.0, 0.0, inf)
     """
+    if not (x >= 0 and m >= 0) or x == m:
+        return 0.0
     if x == 0:
         return m
-    if m == 0:
+    if m == 0 or math.inf in (x, m):
         return math.inf
     v = (x - m) / m
     if abs(v) < _SMALL:
@@ -65,18 +71,28 @@ def _log_beta_against(x: Sequence[float], shares: Sequence[float]) -> float:
 
 
 def divergence(n: float, hits: float, share: float) -> float:
-    """How much less likely the counts are under `share` than under their own rate: n · KL(hits/n ‖ share), in nats."""
+    """How much less likely the counts are under `share` than under their own rate: n · KL(hits/n ‖ share), in nats.
+
+    0 for what are no counts. Source: Kullback & Leibler 1951.
+
+    >>> round(divergence(10, 5, 0.25), 4) == round(5 * math.log(2) + 5 * math.log(2 / 3), 4)
+    True
+    """
+    if not 0 <= hits <= n < math.inf:
+        return 0.0
     return deviance(hits, n * share) + deviance(n - hits, n * (1 - share))
 
 
 def divergence_interval(n: float, hits: float, budget: float) -> tuple[float, float]:
-    """The shares whose `divergence` from the counts is at most `budget` nats: two roots.
+    """The shares whose `divergence` from the counts is at most `budget` nats: two roots; [0, 1] where nothing is told.
+
+    With a budget of half of a χ² quantile it is the likelihood-ratio interval of Wilks 1938, for one look.
 
     >>> low, high = divergence_interval(100, 0, 3.0)
     >>> low, round(high, 6) == round(1 - math.exp(-3 / 100), 6)
     (0.0, True)
     """
-    if n <= 0 or not math.isfinite(budget):
+    if not (0 <= hits <= n and 0 < n < math.inf and math.isfinite(budget)):
         return 0.0, 1.0
     if budget <= 0:
         return hits / n, hits / n

@@ -30,6 +30,11 @@ class Sums:
         return float(self.sums.sum()) / self.n
 
     @property
+    def known(self) -> bool:
+        """Whether there is a value, and all of them are finite."""
+        return 0 < self.n < math.inf and bool(np.isfinite([self.sums.sum(), self.variance]).all())
+
+    @property
     def residuals(self) -> Floats:
         """Each batch's part of the error of the mean."""
         return np.asarray((self.sums - self.mean * self.counts) / self.n)
@@ -84,7 +89,8 @@ def mean_ratio(canary: Sums, baseline: Sums) -> MeanRatio | None:
     """How many times larger the mean of one arm is, from batches in time; None where an arm or the batches are missing.
 
     Null: the ratio of the true means is the candidate. Values so heavy-tailed that single ones carry the sum, and arms
-    that wander for as long as the run, break it: the latter `weather.endless` tells.
+    that wander for as long as the run, break it: the latter `weather.endless` tells. Source: Fieller 1954, with the
+    residuals of a ratio of sums (Cochran 1977, section 6.3).
 
     Args:
         canary: Its batches are the baseline's.
@@ -95,7 +101,7 @@ def mean_ratio(canary: Sums, baseline: Sums) -> MeanRatio | None:
     1.0
     """
     used = (canary.counts + baseline.counts) > 0
-    if not (canary.n and baseline.n) or used.sum() < 2 or baseline.mean <= 0:  # noqa: PLR2004 - a variance takes two
+    if not all(one.known for one in (canary, baseline)) or used.sum() < 2 or baseline.mean <= 0:  # noqa: PLR2004 - a variance takes two
         return None
     first, second = (Sums(one.counts[used], one.sums[used], one.variance) for one in (canary, baseline))
     ratio = first.mean / second.mean
@@ -122,7 +128,7 @@ def mean_sequence(n: float, mean: float, variance: float, alpha: float, tuned_fo
     >>> round(high, 4), low == -high
     (0.096, True)
     """
-    if n <= 0:
+    if not (0 < n < math.inf and math.isfinite(mean) and 0 <= variance < math.inf):
         return -math.inf, math.inf
     log = -2 * math.log(alpha)
     rho2 = (log + math.log(1 + log)) / tuned_for
@@ -131,14 +137,17 @@ def mean_sequence(n: float, mean: float, variance: float, alpha: float, tuned_fo
 
 
 def variance_of(values: npt.ArrayLike, counts: Sequence[float] | npt.ArrayLike) -> float:
-    """The variance of values that were seen so many times; 0 for fewer than two.
+    """The variance of values that were seen so many times; 0 for fewer than two, infinite if one is not finite.
 
     >>> variance_of([1.0, 3.0], [2, 2])
     1.3333333333333333
     """
     value, count = np.asarray(values, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     n = float(count.sum())
-    if n < 2:  # noqa: PLR2004 - a variance takes two
-        return 0.0
+    if not n >= 2:  # noqa: PLR2004 - a variance takes two
+        return math.inf if math.isnan(n) else 0.0
+    if not (n < math.inf and np.isfinite(value[count > 0]).all()):
+        return math.inf
+    value, count = value[count > 0], count[count > 0]
     mean = float((value * count).sum()) / n
     return float((count * (value - mean) ** 2).sum()) / (n - 1)

@@ -38,6 +38,8 @@ class Split:
 def observed_gap(count: float, total: float, share: float) -> float:
     """One arm's part of n · KL(observed ‖ shares), as a deviance: over all arms Σ count · ln(count / expected).
 
+    What are no counts have no part. Source: Kullback & Leibler 1951.
+
     >>> parts = observed_gap(2, 10, 0.1) + observed_gap(8, 10, 0.9)
     >>> math.isclose(parts, 2 * math.log(2 / 1) + 8 * math.log(8 / 9))
     True
@@ -70,12 +72,14 @@ def observe(periods: Sequence[Sequence[float]], shares: Sequence[float], concent
 
 
 def log_mean_exp(logs: Sequence[float]) -> float:
-    """The logarithm of the mean of exponentials.
+    """The logarithm of the mean of exponentials: that of nothing for no bets, or where one of them is no number.
 
     >>> log_mean_exp([1000.0, 1000.0])
     1000.0
     """
-    top = max(logs)
+    top = max(logs, default=-math.inf)
+    if any(math.isnan(one) for one in logs):
+        return -math.inf
     if math.isinf(top):
         return top
     return top + math.log(math.fsum(math.exp(one - top) for one in logs) / len(logs))
@@ -100,7 +104,8 @@ def log_e_outside(split: Split, arm: int, low: float, high: float) -> float:
     """The log e-value against every share of one arm in [low, high] at once; at most 0 where the observed one is.
 
     Null: the arm's share lies in the margin, and requests are drawn independently. The least favourable share is the
-    nearest to the observed one, so that no other can be refuted less.
+    nearest to the observed one, so that no other can be refuted less. In nats. Source: the least over a
+    composite null of e-values is an e-value (Ramdas, Grünwald, Vovk & Shafer 2023).
 
     >>> split = observe([[700, 300]], [0.7, 0.3], [100.0])
     >>> log_e_outside(split, 1, 0.25, 0.35) <= 0 < log_e_outside(split, 1, 0.0, 0.2)

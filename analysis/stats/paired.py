@@ -16,10 +16,14 @@ def mcnemar(only_first: int, only_second: int) -> float | None:
 
     Source: McNemar 1947; exact as in Fagerland, Lydersen & Laake 2013, section 2.
 
-    >>> round(mcnemar(1, 9), 4), mcnemar(0, 0)
-    (0.0215, None)
+    Their tables 1 and 2: p = .0703 and .0525.
+
+    >>> round(mcnemar(1, 7), 4), round(mcnemar(6, 16), 4), mcnemar(0, 0)
+    (0.0703, 0.0525, None)
     """
     differing = only_first + only_second
+    if not (only_first >= 0 and only_second >= 0 and differing < math.inf):
+        return None
     if differing > EXACT_UP_TO:
         return 2 * distributions.normal_above(abs(only_first - only_second) / math.sqrt(differing))
     return None if differing == 0 else distributions.binomial_two_sided(only_first, differing, 0.5)

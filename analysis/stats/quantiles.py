@@ -42,7 +42,7 @@ def order_statistic_interval(
     (1.2214028, 1.4769808)
     """
     n = float(np.sum(counts))
-    if n <= 0:
+    if not 0 < n < math.inf:
         return None, None
     if n <= MOST:
         low = distributions.binomial_quantile(alpha / 2, n, quantile)
@@ -91,7 +91,7 @@ def quantile_p_value(at_most: float, below: float, n: float, quantile: float) ->
     >>> round(quantile_p_value(7, 7, 15, 0.75), 4)
     0.0346
     """
-    if n <= 0:
+    if not (0 < n < math.inf and 0 <= below <= at_most <= n):
         return 1.0
     if n <= MOST:
         at_most_tail = distributions.binomial_at_most(at_most, n, quantile)
@@ -118,7 +118,7 @@ def quantile_sequence(
     (95.0, None)
     """
     n, p = float(np.sum(counts)), quantile
-    if n <= 0:
+    if not 0 < n < math.inf:
         return None, None
     lower, upper = (_crossing(n, p, alpha, t_opt, end) for end in (0.0, n))
     return (
@@ -166,7 +166,7 @@ def two_sample_p(
         return 1.0
     x = np.union1d(arms[0][0], arms[1][0])
     total = sum(_least_log_e(v, c, x, quantile, t_opt) for v, c in arms)
-    return min(1.0, math.exp(-min(float(np.min(total)), 700.0)))
+    return min(1.0, math.exp(-min(max(float(np.min(total)), 0.0), 700.0)))
 
 
 def _least_log_e(values: Floats, cumulative: Floats, x: Floats, p: float, t_opt: float) -> Floats:

@@ -12,10 +12,20 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis.split import Counts, judge_counts
+from analysis.stats import bernoulli
 from analysis.stats.dispersion import dispersion
 from analysis.stats.fixed import wilson
 from analysis.stats.multinomial import observe
-from experiments.core.hypotheses import ALPHA, CONCENTRATIONS, SPLIT_PART, Hypotheses, SplitHypothesis
+from experiments.core import hypotheses
+from experiments.core.hypotheses import (
+    ALPHA,
+    CONCENTRATIONS,
+    ERRORS_PART,
+    LATENCY_PART,
+    SPLIT_PART,
+    Hypotheses,
+    SplitHypothesis,
+)
 
 HERE = Path(__file__).resolve().parent
 SHARE = 0.3
@@ -146,11 +156,46 @@ def states() -> None:
     save(figure, "states")
 
 
+def failures() -> None:
+    """How many more failures a canary may have after so many clean requests, beside a baseline that does not fail."""
+    alpha, baseline = ALPHA * ERRORS_PART, bernoulli.observe(1000, 0)
+    requests = np.unique(np.geomspace(10, 2000, 40).round())
+    figure, axes = canvas(
+        "No failure, or one, in a canary's first requests", "requests to the canary", "points more, at most"
+    )
+    found = {}
+    for hits, label in ((0, "none failed"), (1, "one failed")):
+        found[hits] = [
+            bernoulli.difference_interval(bernoulli.observe(n, hits), baseline, alpha)[1] for n in requests.tolist()
+        ]
+        axes.plot(requests, 100 * np.array(found[hits]), label=label)
+    axes.axhline(5, color="grey", linewidth=0.8, linestyle=":", label="5 points are allowed")
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize=8)
+    save(figure, "failures")
+    enough = {hits: int(requests[np.array(highs) < 0.05][0]) for hits, highs in found.items()}
+    first, last = 100 * found[0][0], 100 * found[0][-1]
+    print(f"failures: none of 10 {first:.1f}, none of 2,000 {last:.2f} points; 5 pp shown from about {enough} requests")
+
+
+def looks() -> None:
+    """What part of alpha may have been spent by when, and the registered looks."""
+    alpha = ALPHA * LATENCY_PART
+    registered, part = hypotheses.looks(alpha), np.linspace(0.05, 1, 96)
+    spent = 2 * stats.norm.sf(stats.norm.isf(alpha / 2) / np.sqrt(part))
+    figure, axes = canvas("Latency may err by so much until then", "part of the phase that is over", "alpha spent")
+    axes.plot(part, spent)
+    axes.plot([one.fraction for one in registered], np.cumsum([one.alpha for one in registered]), "o", label="looks")
+    axes.legend(frameon=False, fontsize=8)
+    save(figure, "looks")
+    print("looks:", ", ".join(f"{one.alpha:.5f} at {one.fraction:g}" for one in registered), f"of {alpha:g}")
+
+
 def main() -> None:
     """All of them."""
     mpl.rcParams["svg.hashsalt"] = "splitproof"
     mpl.rcParams["svg.fonttype"] = "none"
-    for draw in (peeking, worst_case, batches, draws, states):
+    for draw in (peeking, worst_case, batches, draws, failures, looks, states):
         draw()
 
 

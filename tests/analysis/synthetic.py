@@ -65,7 +65,8 @@ class Truth:
     """What really happens, where it differs from what is configured.
 
     `shares` maps a phase and cohort to true shares by arm; `serves` says whose model an arm's pods really run. `picks`
-    chooses the arm from sequence number and phase; None leaves it to the draw.
+    chooses the arm from sequence number and phase; None leaves it to the draw. From sequence number and arm `slower`
+    multiplies a latency, and `fails` and `loses` (the answer, and who was asked) say when.
     """
 
     median_ms: Mapping[str, float] = field(default_factory=lambda: {"old": 20.0, "new": 20.0})
@@ -73,6 +74,9 @@ class Truth:
     failing: Mapping[str, float] = field(default_factory=dict)
     shares: Callable[[str, str, Mapping[str, float]], Mapping[str, float]] | None = None
     picks: Callable[[int, str, np.random.Generator], str | None] | None = None
+    slower: Callable[[int, str], float] = lambda _sequence, _arm: 1.0
+    fails: Callable[[int, str], bool] = lambda _sequence, _arm: False
+    loses: Callable[[int, str], bool] = lambda _sequence, _arm: False
     serves: Mapping[str, str] = field(default_factory=dict)
     unheard: float = 0.0
     garbled: float = 0.0
@@ -176,9 +180,10 @@ def _row(
     sequence, start, cohort = what
     arm = (truth.picks(sequence, phase, random) if truth.picks else None) or drawer.draw(random)
     payload = PAYLOADS[int(random.random() * len(PAYLOADS))]
-    latency = round(truth.median_ms[arm] * 1000 * float(np.exp(truth.sigma * random.standard_normal())))
-    fails = random.random() < truth.failing.get(arm, 0.0)
-    unheard = random.random() < truth.unheard
+    median_us = truth.median_ms[arm] * 1000 * truth.slower(sequence, arm)
+    latency = round(median_us * float(np.exp(truth.sigma * random.standard_normal())))
+    fails = random.random() < truth.failing.get(arm, 0.0) or truth.fails(sequence, arm)
+    unheard = random.random() < truth.unheard or truth.loses(sequence, arm)
     served = truth.serves.get(arm, arm)
     signature = None if fails or unheard else f"{payload}-{served}"
     if signature and random.random() < truth.garbled:

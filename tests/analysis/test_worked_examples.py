@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 from scipy.stats import mstats
 
 from analysis.stats import changepoint, dispersion, distributions, fixed, paired, quantiles, ranks
@@ -46,10 +46,7 @@ def test_harrell_and_davis_on_counts_equals_scipy_on_raw_values():
 
 
 def autoregression(n, phi=0.3):
-    series = np.random.RandomState(0).standard_normal(n + 100)
-    for at in range(1, series.size):
-        series[at] += phi * series[at - 1]
-    return series[100:]
+    return signal.lfilter([1.0], [1.0, -phi], np.random.RandomState(0).standard_normal(n + 100))[100:]
 
 
 def test_block_length_of_arch():

@@ -1,0 +1,37 @@
+"""Every public function of `analysis.stats` says where it is from, and shows a figure that came out."""
+
+import re
+
+import pytest
+
+from tests.analysis.test_extremes_everywhere import FUNCTIONS
+
+# A year, as papers are named by; the boundaries' module names its two papers by their letters.
+SOURCE = re.compile(r"\b(18|19|20)\d\d\b|arXiv|\(HRMS|\(HR,|Source: HR,")
+
+OURS = {
+    "batches.scales": "which batches go together is ours; calibrated in benchmarks/calibration/latency.py",
+    "batches.scored": "likewise",
+    "batches.weather": "likewise",
+    "bins.bin_of": "a layout of bins, no statistic",
+    "bins.lower_edge": "likewise",
+    "bins.middle": "likewise",
+    "bins.quantile_bin": "the definition of a quantile",
+    "dispersion.merged": "sums",
+    "exceedances.needed": "a rule of ours: ten beyond",
+    "means.variance_of": "the definition of a variance",
+    "multinomial.log_mean_exp": "the definition of a mean",
+    "ranks.aligned": "puts counts side by side",
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_public_function_has_a_doctest_and_a_source(name):
+    told = FUNCTIONS[name].__doc__ or ""
+    assert ">>> " in told, f"{name}: no doctest"
+    of_module = name.startswith("distributions.")  # one source for all: the handbook that its module names
+    assert of_module or (name in OURS) != bool(SOURCE.search(told)), f"{name}: no source, or one and a reason for none"
+
+
+def test_reasons_are_of_functions_that_there_are():
+    assert set(OURS) <= set(FUNCTIONS)
