@@ -49,7 +49,7 @@ def sizes(total: float, part: float, nodes: int = NODES) -> list[int]:
     """What a group of a random part of the requests may number: the middles of equally likely slices."""
     if part >= 1 or total * part < 1 or (1 - part) / (total * part) < NARROW**2:
         return [round(total * min(part, 1.0))]
-    return [distributions.binomial_quantile((i + 0.5) / nodes, round(total), part) for i in range(nodes)]
+    return [int(distributions.binomial_quantile((i + 0.5) / nodes, round(total), part)) for i in range(nodes)]
 
 
 def split_chance(here: Setting, claim: SplitHypothesis, multiple: float) -> Chance:
