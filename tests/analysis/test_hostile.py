@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from analysis import trend
 from analysis.judge import examine
 from analysis.publish import RENDERERS, Subject
-from analysis.render import runtime
+from analysis.render import drawing, runtime
 from analysis.render.annotations import render_annotations
 from analysis.render.html import LIMIT_BYTES, render_comparison, render_html
 from analysis.render.json_report import json_schema, render_json
@@ -40,7 +40,7 @@ def subject(tmp_path_factory):
 def light(monkeypatch):
     """The pictures' runtime is the library's own matter; here its place is taken by a line."""
     monkeypatch.setattr(runtime, "javascript", lambda: "window.vegaEmbed = undefined;")
-    monkeypatch.setattr(runtime, "still", lambda _picture: '<svg aria-hidden="true"></svg>')
+    monkeypatch.setattr(drawing, "draw", lambda _spec: "<svg ></svg>")
 
 
 class Seen(HTMLParser):
