@@ -61,10 +61,11 @@ def report(
     with patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted):
         told.doing("reading and judging the records")
         examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect)
-        from analysis.publish import Subject, export, leave, show
+        from analysis.publish import LEFT, Subject, export, leave, show
 
         told.doing("drawing and writing the report")
         subject = Subject(examined)
+        subject.make({*wanted, *(LEFT if mapping is None else ())})
         if mapping is None:
             leave(subject)
         if not export(subject, wanted):

@@ -21,6 +21,9 @@ from experiments.core.hypotheses import Hypotheses, LatencyHypothesis, Look
 
 SHOWN_QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
+_WINDOWS = 2**32
+"""More than a period has windows."""
+
 INDEPENDENT_STRETCH = 10.0
 """A batch is to be this many correlation lengths long."""
 
@@ -85,47 +88,51 @@ def limits(registered: Hypotheses) -> tuple[int, ...]:
     return tuple(sorted({one.limit_us for one in registered.latency if one.limit_us is not None}))
 
 
-def moments_of(cells: Any) -> dict[tuple[int, int], int]:
-    """The place of each time batch, in order of time."""
-    moments = sorted(set(zip(cells["period"], cells["window"], strict=True)))
-    return {moment: index for index, moment in enumerate(moments)}
+def moments_of(cells: Any) -> Any:
+    """The time batches of cells, each as one number, in order of time."""
+    return np.unique(_moments(cells))
+
+
+def _moments(cells: Any) -> Any:
+    """Period and window as one number that goes up with time; a window counts from −1."""
+    return cells["period"].to_numpy(dtype=np.int64) * _WINDOWS + cells["window"].to_numpy(dtype=np.int64) + 1
 
 
 def histograms(cells: Any, arms: Sequence[str]) -> list[Histogram]:
     """A histogram by time batch for each arm; batches are those in which any of them answered."""
     cells = cells[(cells["outcome"] == OK) & cells["answered"].isin(list(arms))]
-    place = moments_of(cells)
-    return [_histogram(cells[cells["answered"] == arm], place) for arm in arms]
+    moments = moments_of(cells)
+    return [_histogram(cells[cells["answered"] == arm], moments) for arm in arms]
 
 
-def _rows_of(cells: Any, place: Mapping[tuple[int, int], int]) -> Any:
-    return np.array([place[moment] for moment in zip(cells["period"], cells["window"], strict=True)], dtype=np.int64)
+def _rows_of(cells: Any, moments: Any) -> Any:
+    return np.searchsorted(moments, _moments(cells))
 
 
-def _histogram(cells: Any, place: Mapping[tuple[int, int], int]) -> Histogram:
+def _histogram(cells: Any, moments: Any) -> Histogram:
     bins, columns = np.unique(cells["bin"].to_numpy(dtype=np.int64), return_inverse=True)
-    counts = np.zeros((len(place), bins.size), dtype=np.int64)
-    np.add.at(counts, (_rows_of(cells, place), columns), cells["n"].to_numpy(dtype=np.int64))
+    counts = np.zeros((len(moments), bins.size), dtype=np.int64)
+    np.add.at(counts, (_rows_of(cells, moments), columns), cells["n"].to_numpy(dtype=np.int64))
     return Histogram(bins, counts)
 
 
-def _by_batch(cells: Any, values: Any, place: Mapping[tuple[int, int], int]) -> Any:
-    return np.bincount(_rows_of(cells, place), weights=values, minlength=len(place))
+def _by_batch(cells: Any, values: Any, moments: Any) -> Any:
+    return np.bincount(_rows_of(cells, moments), weights=values, minlength=len(moments))
 
 
 def compare(tally: Tally, hypothesis: LatencyHypothesis, baseline: str, limits_us: Sequence[int] = ()) -> Compared:
     """The two arms over the registered cohorts and phase; `limits_us` are those with which the tally was made."""
     arms = [hypothesis.canary, baseline]
-    cells = tally.judged_by_bin
-    cells = cells[(cells["phase"] == hypothesis.phase) & cells["cohort"].isin(hypothesis.cohorts)]
-    cells = cells[(cells["outcome"] == OK) & cells["answered"].isin(arms)]
-    place = moments_of(cells)
+    cells = tally.answers_by_bin
+    of_claim = (cells["phase"] == hypothesis.phase) & cells["cohort"].isin(hypothesis.cohorts)
+    cells = cells[of_claim & cells["answered"].isin(arms)]
+    moments = moments_of(cells)
     own = [cells[cells["answered"] == arm] for arm in arms]
-    first, second = (_by_batch(one, one["latency_us"].to_numpy(dtype=np.float64), place) for one in own)
+    first, second = (_by_batch(one, one["latency_us"].to_numpy(dtype=np.float64), moments) for one in own)
     at = 0 if hypothesis.limit_us is None else sum(limit < hypothesis.limit_us for limit in limits_us)
     beyond = np.where(own[0]["over"] > at, own[0]["n"], 0).astype(np.float64)
-    over = _by_batch(own[0], beyond, place).astype(np.int64)
-    return Compared(hypothesis, _histogram(own[0], place), _histogram(own[1], place), over, (first, second))
+    over = _by_batch(own[0], beyond, moments).astype(np.int64)
+    return Compared(hypothesis, _histogram(own[0], moments), _histogram(own[1], moments), over, (first, second))
 
 
 def judge(tally: Tally, registered: Hypotheses, rates: Mapping[str, float]) -> tuple[list[Claim], list[Latency]]:

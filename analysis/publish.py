@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,13 @@ class Subject:
         if form not in self._made:
             self._made[form] = RENDERERS[form](self)
         return self._made[form]
+
+    def make(self, forms: Collection[str]) -> None:
+        """Make forms; pictures are begun before the others and asked for after them, for they are drawn elsewhere."""
+        if "html" in forms:
+            _ = self.drawn
+        for form in sorted(forms, key=lambda form: form == "html"):
+            self.made(form)
 
 
 RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {

@@ -93,7 +93,7 @@ def heat_rows(examined: Examined) -> list[Row]:
     cells = cells[(cells["outcome"] == OK) & cells["answered"].isin(examined.report.subject.arms) & (cells["bin"] >= 0)]
     if cells.empty:
         return []
-    arms = len(set(cells["answered"]))
+    arms = cells["answered"].nunique()
     fitted = slots(
         examined.report.periods, examined.evidence.registered.batch_seconds, max(_HEAT_SLOTS * 2 // arms, 12)
     )
