@@ -5,7 +5,8 @@ from typing import Any
 
 from analysis.render.text import safe
 
-_WIDTH = 640
+_WIDTH = 540
+"""Of the narrowest picture that is drawn: on a wider one labels have more room."""
 _LETTER = 7.5
 _LINE = 15
 _ABOVE = 8
