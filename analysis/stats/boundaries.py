@@ -74,11 +74,8 @@ def beta_binomial_log_mixture(
     both = log_evidence(steps, prior, shares)
     if not one_sided:
         return both
-    return (
-        both
-        + _log_below(prior[0] + steps[0], prior[1] + steps[1], shares[0])
-        - _log_below(prior[0], prior[1], shares[0])
-    )
+    x = shares[0]
+    return both + _log_below(prior[0] + steps[0], prior[1] + steps[1], x) - _log_below(prior[0], prior[1], x)
 
 
 def beta_binomial_bound(

@@ -9,6 +9,7 @@ from scipy.stats import mstats
 
 from analysis.stats import changepoint, dispersion, distributions, fixed, paired, quantiles, ranks
 from analysis.stats.blocks import block_length
+from analysis.stats.boundaries import best_rho, beta_binomial_log_mixture
 from analysis.stats.fixed import clopper_pearson, newcombe, sample_ratio, wilson
 from experiments.core.hypotheses import looks
 
@@ -64,6 +65,21 @@ def test_block_length_of_an_autoregression_is_near_what_its_spectrum_says():
     g, spectrum = 2 * phi / (1 - phi) ** 2 / (1 - phi**2), 1 / (1 - phi) ** 2
     expected = (2 * g**2 * n / (2 * spectrum**2)) ** (1 / 3)
     assert block_length(autoregression(n, phi)).stationary == pytest.approx(expected, rel=0.2)
+
+
+@pytest.mark.parametrize("v", [1e8, 1e13, 1e18])
+def test_beta_binomial_mixture_tends_to_the_normal_one(v):
+    """Howard et al. 2021, section 3.2: ln E = ½ ln(ρ/(v + ρ)) + s²/2(v + ρ), and ln 2Φ(s/√(v + ρ)) more on one side."""
+    g, h, v_opt = 0.3, 0.7, 1e6
+    for one_sided in (False, True):
+        rho = best_rho(v_opt, 0.1 if one_sided else 0.05)
+        for away in (0.0, 2.0, 4.0):
+            s = away * math.sqrt(v)
+            expected = 0.5 * math.log(rho / (v + rho)) + s * s / 2 / (v + rho)
+            if one_sided:
+                expected += math.log(2) + stats.norm.logcdf(s / math.sqrt(v + rho))
+            found = beta_binomial_log_mixture(s, v, v_opt, g, h, one_sided=one_sided)
+            assert found == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize(
