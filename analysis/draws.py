@@ -60,6 +60,10 @@ def by_window(tally: Tally, phase: str, cohorts: Sequence[str]) -> Any:
 def examine(table: Any, arms: Sequence[str]) -> Draws:
     """What the windows say of the draws; nothing can be said of one arm alone.
 
+    Null: every request goes to an arm with the same probability, for itself. Users who stick to an arm and send all the
+    time, each between the others, look like that too. Cochran 1954 for the index, Kish 1965 for the design effect,
+    Andrews 1993 for the change.
+
     Args:
         table: From `by_window`.
         arms: Those whose configured share is neither 0 nor 1, the baseline first.

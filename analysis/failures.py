@@ -116,6 +116,10 @@ def judge(
 ) -> tuple[list[Claim], list[Failures]]:
     """Every claim on failures, and the failures of each arm in every phase that compares arms.
 
+    Null of a claim: the canary's failure rate is at most the margin above the baseline's, and requests fail
+    independently. Failures that come in bursts break it: they look like more evidence than they are. Valid at every
+    look: a product of mixtures (Robbins 1970; Howard et al. 2021, arXiv 1810.08240), claims by e-Holm. Fractions.
+
     Args:
         tally: Counts.
         registered: What was fixed before the load.

@@ -138,6 +138,11 @@ def compare(tally: Tally, hypothesis: LatencyHypothesis, baseline: str, limits_u
 def judge(tally: Tally, registered: Hypotheses, rates: Mapping[str, float]) -> tuple[list[Claim], list[Latency]]:
     """Every latency claim, and the latencies of each arm in each phase.
 
+    Null of a claim: the canary's quantile or mean is at most the margin times the baseline's, or no more of its answers
+    than allowed take longer than the limit. Arms that wander for as long as the phase break it; where batches cannot
+    exclude that, nothing is said. Decided at registered looks only (Lan & DeMets 1983), claims by Holm 1979; the
+    variance is that of ratios of sums over batches (Cochran 1977, section 6.3). Microseconds.
+
     Args:
         tally: Counts.
         registered: What was fixed before the load.

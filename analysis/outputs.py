@@ -16,7 +16,11 @@ FIVE = 5
 
 
 def describe(references: References | None, baseline: str) -> list[Outputs]:
-    """Every other arm against the baseline, over the distinct payloads that both have a reference for."""
+    """Every other arm against the baseline, over the distinct payloads that both have a reference for.
+
+    With labels, the null is that either arm is alone right equally often (McNemar 1947, exact); payloads that resemble
+    one another break it. Accuracies with Clopper and Pearson's interval (1934). No verdict rests on them. Fractions.
+    """
     if references is None:
         return []
     arms = sorted({arm for payload in references.payloads.values() for arm in payload.arms} - {baseline})

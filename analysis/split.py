@@ -192,6 +192,11 @@ def judge(
 ) -> tuple[list[Claim], list[Share]]:
     """Every split claim, and what each cohort's arms got.
 
+    Null of a claim: each arm gets its configured share within the tolerance, and nothing where 0 is configured, each
+    request being drawn for itself. Users who stick to an arm and pods that take turns break it; `draws` looks for both,
+    and cannot see users who stick but send all the time. Valid at every look: Lindon & Malek 2022 (arXiv 2011.03567),
+    several claims by Holm 1979 on e-values (Vovk & Wang 2021). Shares are fractions.
+
     Args:
         tally: Counts.
         registered: What was fixed before the load.

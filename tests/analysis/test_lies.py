@@ -27,6 +27,7 @@ def test_a_canary_that_fails_only_in_a_burst(judged):
     assert (report.verdict.word, report.verdict.cause) == ("roll back", "model")
 
 
+@pytest.mark.slow
 def test_a_canary_that_is_slow_only_in_a_burst(judged):
     """Eight seconds of 45 at five times the latency: its 95th percentile is beyond +100 %, its median is not."""
     claims = {"latency": {"p50": {"margin": 0.2}, "p95": {"margin": 1.0}}, "split": {"tolerance": 0.1}}
@@ -36,6 +37,7 @@ def test_a_canary_that_is_slow_only_in_a_burst(judged):
     assert report.verdict.word != "promote"
 
 
+@pytest.mark.slow
 def test_a_canary_that_is_faster_because_it_fails(judged):
     truth = Truth(median_ms={"old": 20.0, "new": 4.0}, failing={"new": 0.3})
     report = judged(truth)
@@ -43,6 +45,7 @@ def test_a_canary_that_is_faster_because_it_fails(judged):
     assert report.verdict.because[0] == "errors/new"
 
 
+@pytest.mark.slow
 def test_cohorts_whose_errors_cancel(judged):
     """80 % of users get 20 % canary and 20 % get 70 %: 30 % in all, as configured."""
 
@@ -55,6 +58,7 @@ def test_cohorts_whose_errors_cancel(judged):
     assert (report.verdict.word, report.verdict.cause) == ("roll back", "routing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period_s", [10, 25])
 def test_a_split_that_is_right_only_on_average(judged, period_s):
     """60 % and none by turns: 30 % over all."""
@@ -68,12 +72,14 @@ def test_a_split_that_is_right_only_on_average(judged, period_s):
     assert {claim.state for claim in report.claims if claim.kind == "split"} <= {"undecided", "broken"}
 
 
+@pytest.mark.slow
 def test_a_canary_that_dies_on_the_way(judged):
     """From 30 s on all goes to the baseline, which answers well."""
     report = judged(Truth(picks=lambda sequence, _phase, _random: "old" if within(sequence, 30, 55) else None))
     assert report.verdict.word != "promote"
 
 
+@pytest.mark.slow
 def test_failures_that_do_not_say_whose_they_are(judged):
     """A tenth of the canary's requests is never heard of again: the baseline's share of them is nobody's guess."""
     report = judged(Truth(loses=lambda sequence, arm: arm == "new" and sequence % 10 == 0))
@@ -81,6 +87,7 @@ def test_failures_that_do_not_say_whose_they_are(judged):
     assert report.verdict.word != "promote"
 
 
+@pytest.mark.slow
 def test_pods_of_which_some_still_serve_the_old_model(tmp_path):
     """Every tenth answer of the canary comes from the baseline's model, under the canary's route header."""
     run = write_run(tmp_path)

@@ -9,7 +9,7 @@ from scipy.stats import mstats
 
 from analysis.stats import changepoint, dispersion, distributions, fixed, paired, quantiles, ranks
 from analysis.stats.blocks import block_length
-from analysis.stats.boundaries import best_rho, beta_binomial_log_mixture
+from analysis.stats.boundaries import bernoulli_sequence, best_rho, beta_binomial_log_mixture
 from analysis.stats.fixed import clopper_pearson, newcombe, sample_ratio, wilson
 from experiments.core.hypotheses import looks
 
@@ -180,3 +180,24 @@ def test_boundaries_of_lan_and_demets():
     # What is spent in all by then, from scipy.
     spent = np.cumsum([look.alpha for look in five])
     assert spent == pytest.approx(2 * stats.norm.sf(stats.norm.isf(0.0125) / np.sqrt([0.2, 0.4, 0.6, 0.8, 1.0])))
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.7])
+def test_the_price_of_looking_all_the_time(rate):
+    """From the tuning alone: √(2(1 + 1/ρ)·ln(√(ρ + 1)/α)) against 1.96, with ρ of Waudby-Smith et al. (2103.06476)."""
+    rho = -2 * math.log(0.05) + math.log(1 - 2 * math.log(0.05))
+    limit = math.sqrt(2 * (1 + 1 / rho) * math.log(math.sqrt(rho + 1) / 0.05)) / stats.norm.isf(0.025)
+    assert limit == pytest.approx(1.55, abs=0.005)
+    n = 10_000
+    low, high = bernoulli_sequence(rate * n, n, 0.05, n)
+    below, above = wilson(rate * n, n, 0.05)
+    assert (high - low) / (above - below) == pytest.approx(1.55, abs=0.005)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.95, 0.99])
+def test_the_price_of_looking_at_quantiles_all_the_time(quantile):
+    n = 100_000
+    told = np.arange(1.0, n + 1), np.ones(n), quantile, 0.05
+    low, high = quantiles.quantile_sequence(*told, n)
+    below, above = quantiles.order_statistic_interval(*told)
+    assert (high - low) / (above - below) == pytest.approx(1.55, abs=0.02)
