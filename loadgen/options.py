@@ -38,6 +38,17 @@ def add_options(parser: Any) -> None:
         help="Name of the run directory, where it is a part of a run on another machine.",
     )
     group.add_argument(
+        "--closed-loop",
+        action="store_true",
+        env_var="SPLITPROOF_CLOSED_LOOP",
+        help="With --users: they wait for each answer, and the arrivals of the experiment's load are not used.",
+    )
+    _add_way_in(group)
+
+
+def _add_way_in(group: Any) -> None:
+    """How the host is spoken to."""
+    group.add_argument(
         "--ca-file",
         env_var="SPLITPROOF_CA_FILE",
         metavar="FILE",
@@ -61,12 +72,6 @@ def add_options(parser: Any) -> None:
         env_var="SPLITPROOF_SNI",
         metavar="NAME",
         help="The name to ask for, and to verify, over TLS. Default: the Host header's, else the host's own.",
-    )
-    group.add_argument(
-        "--closed-loop",
-        action="store_true",
-        env_var="SPLITPROOF_CLOSED_LOOP",
-        help="With --users: they wait for each answer, and the arrivals of the experiment's load are not used.",
     )
 
 

@@ -14,6 +14,12 @@ import pytest
 from experiments.core import home, reading, records, stack
 from experiments.core.home import CHECKOUT
 
+# Locust makes the whole process cooperative as it is imported, which breaks whatever was imported before. Tests that
+# look at its parts in this process do without; the processes that they start get it whole.
+with pytest.MonkeyPatch.context() as _patch:
+    _patch.setenv("LOCUST_SKIP_MONKEY_PATCH", "yes")
+    import locust  # noqa: F401
+
 EXPERIMENT = """
 model: digits_classifier
 arms:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.core import reading, records
+from experiments.core.access import Access
 from experiments.core.errors import RecordsError, StackError
 from loadgen.assignment import Assignment
 from loadgen.coordination import Coordinator
@@ -135,7 +136,10 @@ def assignment(place):
     (place / "small.yaml").write_text(FILE)
     experiment = reading.load("small.yaml").experiment
     bodies = {"body": b"{}"}
-    return Assignment(experiment, bodies, None, None, None, place / "runs", None, True, ("everyone",), ())  # noqa: FBT003
+    return Assignment(
+        experiment=experiment, payloads=bodies, host=None, stack=None, run=None, runs=place / "runs", run_id=None,
+        access=Access(), open_loop=True, cohorts=("everyone",), notes=(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
