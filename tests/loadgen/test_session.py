@@ -4,6 +4,7 @@ import gevent
 import pytest
 
 from experiments.core import reading, records
+from experiments.core.access import Access
 from loadgen import session as sessions
 from loadgen.assignment import Assignment
 from loadgen.recorder import anchored
@@ -15,7 +16,10 @@ def opened(server, load):
     """A session in a closed loop against a server; everything that Locust was told; the server."""
     started, told = server(), []
     experiment = reading.load(load.experiment()[1]).experiment
-    given = Assignment(experiment, {"p": b'{"instances": [[1]]}'}, None, None, None, load.runs, None, False, (), ())  # noqa: FBT003
+    given = Assignment(
+        experiment=experiment, payloads={"p": b'{"instances": [[1]]}'}, host=None, stack=None, run=None, runs=load.runs,
+        run_id=None, access=Access(), open_loop=False, cohorts=(), notes=(),
+    )  # fmt: skip
     run = records.create_run(load.runs, "small")
     order = Order(str(run.path), "", "", anchored().now(), False, [], {"me": 0})  # noqa: FBT003
     made = Session(given, order, Place("me", started.url, anchored()), lambda **event: told.append(event), print)
