@@ -18,7 +18,7 @@ from lxml import etree
 from analysis import adapters
 from analysis.judge import examine
 from analysis.publish import Subject
-from analysis.render import drawing, runtime
+from analysis.render import runtime
 from analysis.render.annotations import render_annotations
 from analysis.render.html import LIMIT_BYTES, draw, render_html
 from analysis.render.json_report import render_json
@@ -28,6 +28,8 @@ from tests.analysis import browser, gallery
 from tests.analysis.hostile import HOSTILE
 from tests.analysis.synthetic import Layout, Truth, misrouted, write_run
 from tests.analysis.test_renderings import hostile
+
+pytestmark = pytest.mark.usefixtures("light")
 
 BASE_KINDS = {
     "promote": (Truth(), Layout()),
@@ -74,13 +76,6 @@ def subjects(tmp_path_factory):
         folder = tmp_path_factory.mktemp("runs") / kind.replace(" ", "-")
         made[kind] = Subject(examine(write_run(folder, truth=truth, layout=layout)))
     return made
-
-
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """The pictures' runtime is the library's own matter; here its place is taken by a line."""
-    monkeypatch.setattr(runtime, "javascript", lambda: "window.vegaEmbed = undefined;")
-    monkeypatch.setattr(drawing, "draw", lambda _spec: "<svg ></svg>")
 
 
 class Page(HTMLParser):

@@ -16,7 +16,6 @@ from markdown_it import MarkdownIt
 from analysis import trend
 from analysis.judge import examine
 from analysis.publish import RENDERERS, Subject
-from analysis.render import drawing, runtime
 from analysis.render.annotations import render_annotations
 from analysis.render.html import LIMIT_BYTES, render_comparison, render_html
 from analysis.render.json_report import json_schema, render_json
@@ -27,6 +26,7 @@ from analysis.render.terminal import print_report, print_trend
 from tests.analysis.hostile import HOSTILE, everywhere
 from tests.analysis.synthetic import Layout, Truth, misrouted, write_run
 
+pytestmark = pytest.mark.usefixtures("light")
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 TRUTH = replace(misrouted("dark-launch", {"old": 0.98, "new": 0.02}), failing={"new": 0.1}, unheard=0.01, garbled=0.01)
 
@@ -34,13 +34,6 @@ TRUTH = replace(misrouted("dark-launch", {"old": 0.98, "new": 0.02}), failing={"
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
     return Subject(examine(write_run(tmp_path_factory.mktemp("run"), truth=TRUTH)))
-
-
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """The pictures' runtime is the library's own matter; here its place is taken by a line."""
-    monkeypatch.setattr(runtime, "javascript", lambda: "window.vegaEmbed = undefined;")
-    monkeypatch.setattr(drawing, "draw", lambda _spec: "<svg ></svg>")
 
 
 class Seen(HTMLParser):
