@@ -47,7 +47,7 @@ _NEVER_EMPTY = {"sequence", "request_id", "cohort", "payload", "start_us", "late
 _BLOCK = 4 << 20
 _LINE_END, _BRACKET = b"\n[", ord("[")
 
-_TEXT, _INTEGER = r'"[^"\\\x00-\x1f\x7f]*"', r"-?(?:0|[1-9][0-9]*)"
+_TEXT, _INTEGER = r'"[^"\\\x00-\x1f\x7f]*"', r"-?(?:0|[1-9][0-9]{0,15})"
 
 
 @dataclass(frozen=True)

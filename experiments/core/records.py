@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,26 +20,30 @@ from experiments.core.errors import RecordsError
 SCHEMA = 1
 """Version of everything in a run directory; a newer one is refused by name."""
 
+Whole = Annotated[int, msgspec.Meta(gt=-(10**16), lt=10**16)]
+Small = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+"""Sixteen digits are three centuries of microseconds, and their sums fit a column: a larger number in a row is damage."""
+
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """One finished request. Times are microseconds since the epoch on a monotonic clock that was anchored once."""
 
-    sequence: int
+    sequence: Whole
     request_id: str
     cohort: str
     payload: str
-    intended_us: int | None
-    start_us: int
-    latency_us: int
-    status: int
+    intended_us: Whole | None
+    start_us: Whole
+    latency_us: Whole
+    status: Small
     signature: str | None
     error: str | None
     route: str | None
-    upstream_us: int | None
+    upstream_us: Whole | None
     pod: str | None
-    response_bytes: int
-    first_byte_us: int | None = None  # from the start to the first bytes of the answer
-    attempts: int | None = None  # the proxy's own count of tries, where it sets x-envoy-attempt-count
+    response_bytes: Whole
+    first_byte_us: Whole | None = None  # from the start to the first bytes of the answer
+    attempts: Small | None = None  # the proxy's own count of tries, where it sets x-envoy-attempt-count
 
 
 COLUMNS = Row.__struct_fields__

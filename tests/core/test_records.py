@@ -108,6 +108,13 @@ def test_damage_before_the_last_line_is_refused_with_its_line(tmp_path):
         records.read_shard(path)
 
 
+@pytest.mark.parametrize("number", [2**63, -(10**16), 10**30])
+def test_a_number_that_no_table_holds_is_damage(tmp_path, number):
+    path = write(tmp_path / "requests-h-1.jsonl", HEADER, msgspec.structs.replace(ROW, latency_us=number))
+    with pytest.raises(RecordsError, match=r"jsonl:2: damaged line"):
+        records.read_shard(path)
+
+
 def test_a_killed_writer_loses_no_finished_row(tmp_path):
     path = tmp_path / "requests-h-1.jsonl"
     program = textwrap.dedent(f"""
