@@ -22,7 +22,7 @@ SCHEMA = 1
 
 Whole = Annotated[int, msgspec.Meta(gt=-(10**16), lt=10**16)]
 Small = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-"""Sixteen digits are three centuries of microseconds, and their sums fit a column: a larger number in a row is damage."""
+"""Sixteen digits are three centuries of microseconds, and sums of them fit a column: a larger number is damage."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
