@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.judge import Examined
-from analysis.pictures.data import Pictures, pictures
+from analysis.pictures.data import pictures
+from analysis.pictures.shown import Pictures
 from analysis.render.annotations import render_annotations
 from analysis.render.html import Drawn, draw, render_html
 from analysis.render.json_report import render_json

@@ -1,8 +1,6 @@
 """Shards → requests.parquet: derived, stamped with what it was made from, made anew when that differs."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,13 @@ import pyarrow.parquet as pq
 import xxhash
 
 from analysis.shard_columns import COLUMNS, FEW, ShardColumns, columns, read_columns
+from analysis.uncollected import uncollected
 from experiments.core.errors import RecordsError
 from experiments.core.records import Beat, Row, RunDir, RunInfo, ShardHeader, Trailer
 
 DERIVED = "requests.parquet"
 _STAMP = b"splitproof"
+_BLOCK = 1 << 20
 _FEW = [field.name for field in COLUMNS if field.type == FEW]
 _STEADY = dict.fromkeys(("sequence", "intended_us", "start_us"), "DELTA_BINARY_PACKED")
 """What goes up by small steps: a fraction of the bytes, in less time than compressing them takes."""
@@ -146,8 +146,17 @@ def read_rows(run: RunDir, info: RunInfo) -> Rows:
     paths = run.shards()
     if not paths:
         raise RecordsError(f"{run.path}: holds no requests-*.jsonl: nothing was recorded; run the experiment again.")
-    digests = [xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in paths]
+    digests = [_digest(path) for path in paths]
     return _derived(run.path / DERIVED, paths, digests) or _build(run, info, paths, digests)
+
+
+def _digest(path: Path) -> str:
+    """The digest of a file, block by block: memory that was never used before costs more than the digest."""
+    made, block = xxhash.xxh3_128(), memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while length := file.readinto(block):
+            made.update(block[:length])
+    return made.hexdigest()
 
 
 def _derived(path: Path, paths: list[Path], digests: list[str]) -> Rows | None:
@@ -166,7 +175,7 @@ def _derived(path: Path, paths: list[Path], digests: list[str]) -> Rows | None:
 def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) -> Rows:
     tables, summaries = [], []
     for index, (path, digest) in enumerate(zip(paths, digests, strict=True)):
-        with _no_collection():
+        with uncollected():
             shard = read_columns(path)
             check_belongs(shard.path, shard.header, info.id)
         tables.append(_numbered(shard.table, index))
@@ -178,18 +187,6 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
     )
     _write(run.path / DERIVED, stamped)
     return Rows(stamped, tuple(summaries))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Rows hold no cycles, and looking for some among millions of them takes most of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def check_belongs(path: Path, header: ShardHeader, run: str) -> None:

@@ -45,7 +45,9 @@ COLUMNS = pa.schema(
 )
 _NEVER_EMPTY = {"sequence", "request_id", "cohort", "payload", "start_us", "latency_us", "status", "response_bytes"}
 _BLOCK = 4 << 20
-_LINE_END, _BRACKET = b"\n[", ord("[")
+_OPENING, _SPACE, _COMMA = b"[ ,"
+_REST = ""
+"""The column of what stands after a row's last comma: nothing."""
 
 _TEXT, _INTEGER = r'"[^"\\\x00-\x1f\x7f]*"', r"-?(?:0|[1-9][0-9]{0,15})"
 
@@ -117,12 +119,13 @@ def _block(path: Path, block: bytes) -> tuple[pa.Table, list[Any]]:
     """The rows of some lines, and what the other lines say."""
     starts = _line_starts(block)
     ends = np.append(starts[1:], len(block))
-    others = np.flatnonzero(np.frombuffer(block, dtype=np.uint8)[starts] != _BRACKET)
+    others = np.flatnonzero(np.frombuffer(block, dtype=np.uint8)[starts] != _OPENING)
     said = [decode_line(path, 0, block[starts[at] : ends[at] - 1]) for at in others]
     if others.size:
         firsts, lasts = np.append(0, ends[others]), np.append(starts[others], len(block))
         block = b"".join(block[first:last] for first, last in zip(firsts, lasts, strict=True))
-    return _rows(block) if block else COLUMNS.empty_table(), said
+        starts = _line_starts(block)
+    return _rows(block, starts) if block else COLUMNS.empty_table(), said
 
 
 def _line_starts(block: bytes) -> Any:
@@ -131,16 +134,24 @@ def _line_starts(block: bytes) -> Any:
     return np.append(0, ends[:-1] + 1)
 
 
-def _rows(block: bytes) -> pa.Table:
+def _rows(block: bytes, starts: Any) -> pa.Table:
     """The rows of lines that are all rows of one length; an older writer left out the last columns."""
     written = block[: block.find(b"\n")].count(b",") + 1
     if not all(field.name not in _NEVER_EMPTY for field in list(COLUMNS)[written:]):
         raise _Unusual
-    starts = np.append(_line_starts(block), len(block)).astype(np.int32)
-    lines = pa.StringArray.from_buffers(starts.size - 1, pa.py_buffer(starts), pa.py_buffer(block))
+    edges = np.append(starts, len(block)).astype(np.int32)
+    lines = pa.StringArray.from_buffers(starts.size, pa.py_buffer(edges), pa.py_buffer(block))
     if not pc.all(pc.match_substring_regex(lines, _pattern(written))).as_py():
         raise _Unusual
-    return _parsed(block.replace(_LINE_END, b"\n").replace(b"]\n", b"\n")[1:], written)
+    return _parsed(_as_csv(block, edges), written)
+
+
+def _as_csv(block: bytes, edges: Any) -> Any:
+    """The same bytes with each row's brackets gone: a space before its first number, a last column of nothing."""
+    bytes_ = np.frombuffer(block, dtype=np.uint8).copy()
+    bytes_[edges[:-1]] = _SPACE
+    bytes_[edges[1:] - 2] = _COMMA
+    return bytes_
 
 
 def _pattern(written: int) -> str:
@@ -152,16 +163,20 @@ def _pattern(written: int) -> str:
     return rf"^\[{','.join(parts)}\]\n$"
 
 
-def _parsed(lines: bytes, written: int) -> pa.Table:
+def _parsed(lines: Any, written: int) -> pa.Table:
     """The columns of CSV lines; those that were not written are empty."""
     table = pa_csv.read_csv(
         pa.py_buffer(lines),
         read_options=pa_csv.ReadOptions(
-            use_threads=False, column_names=COLUMNS.names[:written], block_size=len(lines) + 1
+            use_threads=False, column_names=[*COLUMNS.names[:written], _REST], block_size=len(lines) + 1
         ),
         parse_options=pa_csv.ParseOptions(double_quote=False),
         convert_options=pa_csv.ConvertOptions(
-            column_types=COLUMNS, null_values=["null"], strings_can_be_null=True, quoted_strings_can_be_null=False
+            column_types=COLUMNS,
+            include_columns=COLUMNS.names[:written],
+            null_values=["null"],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         ),
     )
     for field in list(COLUMNS)[written:]:

@@ -155,8 +155,18 @@ def _known(tables: tuple[Any, ...]) -> Any:
     requests, answers, periods, shards = tables
     rows = requests.mutate(end_us=requests.start_us + requests.latency_us)
     placed = _in_periods(rows, _with_cuts(rows, periods))
-    return placed.join(shards, "shard", how="left", rname="{name}_of_shard").join(
-        answers, ["payload", "signature"], how="left", rname="{name}_of_answer"
+    return (
+        placed.join(shards, "shard", how="left", rname="{name}_of_shard")
+        .join(answers, ["payload", "signature"], how="left", rname="{name}_of_answer")
+        .join(_routes(requests), "route", how="left", rname="{name}_of_route")
+    )
+
+
+def _routes(requests: Any) -> Any:
+    """What each different route header says: there are few, and a pattern is dear."""
+    routes = requests.select("route").distinct()
+    return routes.mutate(
+        routed_phase=routes.route.re_extract(r"^([^/]*)/", 1), routed_arm=routes.route.re_extract(r"^[^/]*/(.*)$", 1)
     )
 
 
@@ -181,8 +191,7 @@ def _in_periods(rows: Any, periods: Any) -> Any:
 
 def _keys(rows: Any, plan: Plan, latency: str = "latency_us") -> Any:
     """Every row's cell."""
-    routed_phase = rows.route.re_extract(r"^([^/]*)/", 1)
-    routed = _known_arm(rows.route.re_extract(r"^[^/]*/(.*)$", 1), plan.arms)
+    routed = _known_arm(rows.routed_arm, plan.arms)
     answered = routed if plan.by_header else rows.arm.fill_null("")
     return rows.select(
         standing=_standing(rows, plan),
@@ -194,7 +203,7 @@ def _keys(rows: Any, plan: Plan, latency: str = "latency_us") -> Any:
         routed=routed,
         reason=ibis.cases((answered != "", ""), else_=_reason(rows)),
         outcome=_outcome(rows),
-        stale=(routed_phase != "") & (routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
+        stale=(rows.routed_phase != "") & (rows.routed_phase != rows.phase).fill_null(False),  # noqa: FBT003 - Ibis takes it so
         over=_over(rows, plan.limits_us),
         bin=latency_bin(rows[latency]),
         latency_us=rows.latency_us,

@@ -1,29 +1,12 @@
-"""All that the pictures of one run show."""
+"""A run → all that its pictures show."""
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from analysis.judge import Examined
 from analysis.pictures.latencies import heat_rows, quantile_rows
 from analysis.pictures.rest import failure_rows, route_rows, signature_rows
 from analysis.pictures.shares import harm_rows, share_rows
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Rows for charts; each list is empty where there is nothing to show."""
-
-    spans: list[Row]
-    shares: list[Row]
-    evidence: list[Row]
-    quantiles: list[Row]
-    heat: list[Row]
-    failures: list[Row]
-    signatures: list[Row]
-    routes: list[Row]
+from analysis.pictures.shown import Pictures, Row
 
 
 def pictures(examined: Examined) -> Pictures:

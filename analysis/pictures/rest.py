@@ -7,13 +7,13 @@ import numpy as np
 
 from analysis import draws
 from analysis.judge import Examined
+from analysis.pictures.shown import UNATTRIBUTED
 from analysis.pictures.slots import slots
 from analysis.tally import OK
 from experiments.core.attribution import Reference, attribute
 from experiments.core.records import PayloadReference, read_outputs
 from experiments.core.routing import Request, matching_route, predict_path
 
-UNATTRIBUTED = "unattributed"
 _MOST_DOTS = 300
 _MOST_KINDS = 6
 

@@ -1,44 +1,57 @@
-"""Still pictures: drawn here, or by a process of its own that was started before there was anything to draw."""
+"""Pictures with their stills: drawn here, or by a process of its own that was started before they were needed."""
 
-import json
+import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from analysis.pictures.shown import Pictures
 from analysis.render.runtime import available
+from analysis.report import Report
+
+if TYPE_CHECKING:
+    from analysis.render.charts.looks import Picture
 
 WIDTH = 640
+_NAMED = re.compile(r'(id="|url\(#)((?:gradient_|clip)\d+)')
 _PEN = Path(__file__).with_name("pen.py")
+_ROOT = Path(__file__).resolve().parents[2]
+
+Drawing = tuple["Picture", str]
+"""A picture and its SVG, for where there are no scripts."""
 
 
 class Pen:
-    """A process that draws one picture after another; where it fails, pictures are drawn here."""
+    """A process that draws the pictures of a report; where it fails, they are drawn here."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PEN)],
+            [sys.executable, "-P", str(_PEN), str(_ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            encoding="utf-8",
         )
+        self._question: Any = self._process.stdin
+        self._answer: Any = self._process.stdout
         self._asking = ThreadPoolExecutor(1)
 
-    def draw(self, spec: dict[str, Any]) -> Future[str]:
-        """The SVG of a specification, when it is there."""
-        return self._asking.submit(self._ask, spec)
+    def draw(self, report: Report, data: Pictures) -> Future[list[Drawing]]:
+        """The pictures of a report, when they are there."""
+        return self._asking.submit(self._ask, report, data)
 
-    def _ask(self, spec: dict[str, Any]) -> str:
+    def _ask(self, report: Report, data: Pictures) -> list[Drawing]:
         try:
-            print(json.dumps(spec), file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline() if self._process.stdout else ""
-            return str(json.loads(answer))
-        except (OSError, ValueError):
-            return draw(spec)
+            pickle.dump((report, data), self._question)
+            self._question.flush()
+            answer: list[Drawing] = pickle.load(self._answer)  # noqa: S301 - from our own child
+        except (OSError, EOFError, pickle.PickleError):
+            return pictures_with_stills(report, data)
+        return answer
 
     def drop(self) -> None:
         """End the process; nothing that it holds is needed any more."""
@@ -63,21 +76,33 @@ def pen_in_hand(*, wanted: bool) -> Iterator[None]:
         _pens.pop().drop()
 
 
-def stills(specs: Sequence[dict[str, Any]]) -> list[Future[str]]:
-    """Every specification as SVG text; without a process that draws, they are there when this returns."""
-    wide = [{**spec, "width": WIDTH} for spec in specs]
-    return [_pens[0].draw(spec) for spec in wide] if _pens else [_done(draw(spec)) for spec in wide]
+def begun(report: Report, data: Pictures) -> Future[list[Drawing]]:
+    """The pictures of a report; without a process that draws, they are there when this returns."""
+    if _pens:
+        return _pens[0].draw(report, data)
+    return done(pictures_with_stills(report, data))
 
 
-def shown(svg: Future[str]) -> str:
-    """The SVG as a page has it: the element around it says what it shows, thousands of marks say nothing aloud."""
-    return svg.result().replace("<svg ", '<svg aria-hidden="true" ', 1)
+def pictures_with_stills(report: Report, data: Pictures) -> list[Drawing]:
+    """The pictures of a report, drawn by this process."""
+    from analysis.render.charts import charts
+
+    return with_stills(charts(report, data))
 
 
-def _done(svg: str) -> Future[str]:
-    future: Future[str] = Future()
-    future.set_result(svg)
-    return future
+def with_stills(pictures: Sequence["Picture"]) -> list[Drawing]:
+    """Each picture with its SVG, drawn by this process."""
+    return [(picture, _own(draw({**picture.spec, "width": WIDTH}), picture.name)) for picture in pictures]
+
+
+def _own(svg: str, name: str) -> str:
+    """An SVG whose names are its own on the page: the library numbers them on through all that a process draws.
+
+    >>> _own('<g id="clip7"/><path clip-path="url(#clip7)"/>', "heat")
+    '<g id="heat-0"/><path clip-path="url(#heat-0)"/>'
+    """
+    numbers: dict[str, int] = {}
+    return _NAMED.sub(lambda found: f"{found[1]}{name}-{numbers.setdefault(found[2], len(numbers))}", svg)
 
 
 def draw(spec: dict[str, Any]) -> str:
@@ -86,3 +111,15 @@ def draw(spec: dict[str, Any]) -> str:
 
     svg: str = vl_convert.vegalite_to_svg(spec)
     return svg
+
+
+def shown(svg: str) -> str:
+    """An SVG as a page has it: the element around it says what it shows, thousands of marks say nothing aloud."""
+    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def done(drawings: list[Drawing]) -> Future[list[Drawing]]:
+    """Drawings that are there already."""
+    future: Future[list[Drawing]] = Future()
+    future.set_result(drawings)
+    return future

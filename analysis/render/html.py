@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from analysis import words
 from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID
-from analysis.pictures.data import Pictures
+from analysis.pictures.shown import Pictures
 from analysis.render import drawing, runtime
 from analysis.render.cells import run_cells, sections, trend_cells
 from analysis.render.text import safe
@@ -64,25 +64,15 @@ class Shown:
         return self.name == "routes"
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Pictures with their stills, which may still be on their way."""
+Drawn = Future[list[drawing.Drawing]]
+"""Pictures with their stills, which may still be on their way."""
 
-    pictures: Sequence[Any]
-    stills: Sequence[Future[str]]
+_NOTHING = drawing.done([])
 
 
 def draw(report: Report, data: Pictures) -> Drawn:
     """The pictures of a run, none without the extra `pictures`."""
-    if not runtime.available():
-        return Drawn((), ())
-    from analysis.render.charts import charts
-
-    return _begun(charts(report, data))
-
-
-def _begun(pictures: Sequence[Any]) -> Drawn:
-    return Drawn(pictures, drawing.stills([picture.spec for picture in pictures]))
+    return drawing.begun(report, data) if runtime.available() else _NOTHING
 
 
 def render_html(report: Report, drawn: Drawn | None) -> str:
@@ -102,7 +92,7 @@ def render_html(report: Report, drawn: Drawn | None) -> str:
         "sections": sections(report),
         "no_pictures": NO_PICTURES if drawn is not None else "No pictures were asked for.",
     }
-    return page("run.html.jinja", values, drawn or Drawn((), ()))
+    return page("run.html.jinja", values, drawn or _NOTHING)
 
 
 def render_comparison(reports: Sequence[Report], rows: Sequence[dict[str, Any]]) -> str:
@@ -112,11 +102,11 @@ def render_comparison(reports: Sequence[Report], rows: Sequence[dict[str, Any]])
         reports: In the order to show; the last one's verdict heads the page.
         rows: Of `analysis.trend.trend`, by claim.
     """
-    drawn = Drawn((), ())
+    drawn = _NOTHING
     if runtime.available():
         from analysis.render.charts.trend import trend_chart
 
-        drawn = _begun([picture for picture in [trend_chart(rows)] if picture is not None])
+        drawn = drawing.done(drawing.with_stills([picture for picture in [trend_chart(rows)] if picture is not None]))
     values = {
         "reports": reports,
         "heading": f"{len(reports)} runs: {reports[-1].verdict.word}",
@@ -142,8 +132,9 @@ def question(report: Report) -> str:
 
 def page(template: str, values: dict[str, Any], made: Drawn) -> str:
     """A page of ours, small enough: still pictures are left out from the last on, then live ones; two of each stay."""
-    drawn, alive = made.pictures, bool(made.pictures)
-    stills = [drawing.shown(svg) for svg in made.stills]
+    drawn = [picture for picture, _ in made.result()]
+    stills = [drawing.shown(svg) for _, svg in made.result()]
+    alive = bool(drawn)
     while True:
         shown = [
             Shown(one.name, one.title, one.text, Markup(svg) if svg else None, alive, one.switches, one.chosen)  # noqa: S704 - drawn by vl-convert, which escapes

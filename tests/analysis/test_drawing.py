@@ -2,25 +2,18 @@
 
 import pytest
 
+from analysis.judge import examine
+from analysis.publish import Subject
 from analysis.render import drawing
-
-SPEC = {
-    "data": {"values": [{"x": 1, "y": 2.5, "name": "<ü>"}, {"x": 2, "y": 1e-3, "name": "b"}]},
-    "mark": "point",
-    "encoding": {
-        "x": {"field": "x", "type": "quantitative"},
-        "y": {"field": "y", "type": "quantitative"},
-        "color": {"field": "name", "type": "nominal"},
-    },
-}
+from tests.analysis.synthetic import write_run
 
 
-@pytest.mark.slow
-def test_a_pen_draws_what_this_process_draws():
+def test_a_pen_draws_what_this_process_draws(tmp_path):
     pytest.importorskip("vl_convert")
-    (here,) = drawing.stills([SPEC])
+    subject = Subject(examine(write_run(tmp_path)))
+    report, data = subject.report, subject.pictures
+    here = drawing.pictures_with_stills(report, data)
     with drawing.pen_in_hand(wanted=True):
-        first, second = drawing.stills([SPEC, SPEC])
-        assert first.result() == second.result() == here.result()
+        assert drawing.begun(report, data).result() == drawing.begun(report, data).result() == here
         drawing._pens[0]._process.kill()
-        assert drawing.stills([SPEC])[0].result() == here.result()
+        assert drawing.begun(report, data).result() == here

@@ -2,7 +2,7 @@
 
 from altair.utils import schemapi
 
-from analysis.pictures.data import Pictures
+from analysis.pictures.shown import Pictures
 from analysis.render.charts.answers import failures, signatures
 from analysis.render.charts.latencies import heat, quantiles
 from analysis.render.charts.looks import Picture

@@ -2,8 +2,7 @@
 
 import altair as alt
 
-from analysis.pictures.data import Pictures
-from analysis.pictures.rest import UNATTRIBUTED
+from analysis.pictures.shown import UNATTRIBUTED, Pictures
 from analysis.render.charts.looks import PALETTE, Picture, Sets, arm_scale, finished, seconds
 from analysis.render.text import safe
 from analysis.report import Report

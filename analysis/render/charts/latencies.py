@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import altair as alt
 
-from analysis.pictures.data import Pictures
+from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import Picture, Sets, arm_scale, choice, finished, seconds, told_claim
 from analysis.render.text import safe
 from analysis.report import Report

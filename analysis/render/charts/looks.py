@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from analysis.pictures.rest import UNATTRIBUTED
+from analysis.pictures.shown import UNATTRIBUTED
 from analysis.render.text import safe
 from analysis.report import Report
 

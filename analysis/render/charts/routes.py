@@ -5,8 +5,7 @@ from typing import Literal
 
 import altair as alt
 
-from analysis.pictures.data import Pictures
-from analysis.pictures.rest import UNATTRIBUTED
+from analysis.pictures.shown import UNATTRIBUTED, Pictures
 from analysis.render.charts.looks import Picture, Row, Sets, arm_scale, choice, finished, told_claim
 from analysis.render.labels import labelled
 from analysis.render.text import safe

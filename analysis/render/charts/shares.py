@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from analysis.pictures.data import Pictures
+from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import (
     LETTER,
     PALETTE,
