@@ -75,46 +75,56 @@ def arm_scale(report: Report, *, strange: bool = False) -> alt.Scale:
     return alt.Scale(domain=[*arms, *extra], range=[*palette(arms), *([STRANGE] if strange else [])])
 
 
+_AXES = {
+    "labelColor": "currentColor",
+    "titleColor": "currentColor",
+    "tickColor": "currentColor",
+    "domainColor": "currentColor",
+    "gridColor": "currentColor",
+    "gridOpacity": 0.12,
+    "labelFontSize": 11,
+    "titleFontSize": 11,
+    "titleFontWeight": "normal",
+    "domainOpacity": 0.4,
+    "tickOpacity": 0.4,
+}
+_LEGENDS = {
+    "labelColor": "currentColor",
+    "titleColor": "currentColor",
+    "orient": "top",
+    "direction": "horizontal",
+    "labelFontSize": 12,
+    "title": None,
+    "symbolStrokeWidth": 3,
+    "symbolOpacity": 1,
+    "columnPadding": 16,
+    "labelLimit": 220,
+    # One legend below the other, so that none is cut; Vega takes this, Altair's schema does not.
+    "layout": {"top": {"anchor": "start", "direction": "vertical", "margin": 2}},
+}
+_CONFIG = {
+    "font": "system-ui, sans-serif",
+    "aria": False,
+    "padding": 4,
+    "axis": _AXES,
+    "text": {"color": "currentColor", "fontSize": 11},
+}
+
+
 def finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
-    """The specification with the looks that all pictures share."""
-    styled = (
-        chart.properties(width="container", height=height, background="transparent")
-        .configure(font="system-ui, sans-serif", aria=False, padding=4)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            tickColor="currentColor",
-            domainColor="currentColor",
-            gridColor="currentColor",
-            gridOpacity=0.12,
-            labelFontSize=11,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            domainOpacity=0.4,
-            tickOpacity=0.4,
-        )
-        .configure_legend(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            orient="top",
-            direction="horizontal",
-            labelFontSize=12,
-            title=None,
-            symbolStrokeWidth=3,
-            symbolOpacity=1,
-            columnPadding=16,
-            labelLimit=220,
-            columns=alt.ExprRef(f"max(1, floor(width / {_widest(sets)}))"),
-        )
-        .configure_text(color="currentColor", fontSize=11)
-    )
-    made: dict[str, Any] = styled.to_dict(validate=False)
+    """The specification with the looks that all pictures share; Altair's methods for them copy all that there is."""
+    made: dict[str, Any] = chart.to_dict(validate=False)
     made.pop("$schema", None)
-    # Altair's schema takes no layout here, Vega does: one legend below the other, so that none is cut.
-    made["config"]["legend"]["layout"] = {"top": {"anchor": "start", "direction": "vertical", "margin": 2}}
-    made["datasets"] = sets.rows
-    return made
+    view = {**made.pop("config")["view"], "stroke": None}
+    legend = {**_LEGENDS, "columns": {"expr": f"max(1, floor(width / {_widest(sets)}))"}}
+    return {
+        **made,
+        "width": "container",
+        "height": height,
+        "background": "transparent",
+        "config": {**_CONFIG, "view": view, "legend": legend},
+        "datasets": sets.rows,
+    }
 
 
 def _widest(sets: Sets) -> int:
