@@ -252,7 +252,8 @@ def _rows(tally: Tally, phase: str, registered: Hypotheses) -> Sequence[Failures
     return rows
 
 
-KINDS = ("timeout", "connect", "4xx", "5xx", WRONG_SHAPE, NOT_FINITE, "other")
+TIMEOUT = "timeout"
+KINDS = (TIMEOUT, "connect", "4xx", "5xx", WRONG_SHAPE, NOT_FINITE, "other")
 _CONNECT = {"connect", "reset", "tls", "refused", "dns"}
 
 

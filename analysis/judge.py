@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import balance, failures, latency, outputs, secondary, split, validity
+from analysis import balance, failures, latency, outputs, secondary, split, validity, words
 from analysis.ahead import Ahead
 from analysis.answers import Answer, attribute_outputs
 from analysis.findings import Check
@@ -100,7 +100,7 @@ def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check]
         schema_version=SCHEMA_VERSION,
         subject=_subject(seen.info, experiment),
         verdict=decide(claims),
-        remarks=list(remarks),
+        remarks=[*remarks, *_timed_out(seen)],
         claims=claims,
         shares=[*shares, *balance.shares(seen.tally, registered, arms)],
         dispersions=list(balance.dispersions(seen.tally, registered, arms)),
@@ -196,6 +196,16 @@ def remarks_on(info: RunInfo, experiment: Experiment) -> list[str]:
         remarks.append(f"The run was {info.ended.how}: {info.ended.detail or 'no reason was given'}.")
     remarks += [f"Phase {stop.phase} ended at look {stop.look}: {stop.outcome}: {stop.rule}." for stop in info.stops]
     return remarks + list(info.notes)
+
+
+def _timed_out(seen: Evidence) -> list[str]:
+    """What the slowest requests of all are worth to latencies of answers: nothing."""
+    judged = seen.tally.judged
+    number, n = (int(cells["n"].sum()) for cells in (judged[judged["outcome"] == failures.TIMEOUT], judged))
+    if not number:
+        return []
+    left_out = f"{words.requests(number)} of {words.count(n)} ({words.percent(number / n, 2)}) timed out"
+    return [f"{left_out}: latencies are those of successful answers, so these count as failures and in no quantile."]
 
 
 def _loop(rows: Rows) -> list[str]:

@@ -96,7 +96,7 @@ def _hold(undecided: Sequence[Claim]) -> Verdict:
     if len(undecided) > 1:
         sentence += f" {len(undecided) - 1} more undecided."
     if need:
-        longer = f"about {words.requests(need.requests)} more, {words.duration(need.seconds)} of this load"
+        longer = f"about {words.roughly(need.requests)} more, {words.duration(need.seconds)} of this load"
         sentence += f" Still needed: {longer}."
     elif not any(claim.requests for claim in undecided):
         sentence += " Nothing was judged: look into locust.log of the run directory, and run again."

@@ -1,5 +1,6 @@
 """Numbers and lists as people read them."""
 
+import math
 from collections.abc import Sequence
 
 _LEAST_PERCENT = 0.001
@@ -80,6 +81,16 @@ def requests(number: float) -> str:
     ('1 request', '1,200 requests')
     """
     return f"{count(number)} request{'' if round(number) == 1 else 's'}"
+
+
+def roughly(number: float) -> str:
+    """A number of requests that was estimated: its first two digits, rounded up.
+
+    >>> roughly(737_790), roughly(12), roughly(1)
+    ('740,000 requests', '12 requests', '1 request')
+    """
+    unit = 10 ** max(len(str(math.ceil(number))) - 2, 0)
+    return requests(math.ceil(number / unit) * unit)
 
 
 def listed(names: Sequence[str]) -> str:

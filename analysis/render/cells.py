@@ -128,7 +128,7 @@ def _claims(report: Report) -> Iterator[Sequence[Cell]]:
 def _need(claim: Claim) -> str:
     if not claim.need:
         return ""
-    return f" Needs about {words.requests(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
+    return f" Needs about {words.roughly(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
 
 
 def _shares(report: Report) -> Iterator[Sequence[Cell]]:

@@ -76,7 +76,7 @@ def _claims(report: Report) -> str:
     rows = []
     for claim in report.claims:
         state = claim.state if claim.required else f"{claim.state} (not required)"
-        need = f" Needs about {words.requests(claim.need.requests)} more." if claim.need else ""
+        need = f" Needs about {words.roughly(claim.need.requests)} more." if claim.need else ""
         rows.append((state, claim.sentence + need))
     return table(("claim", "what was found"), rows)
 

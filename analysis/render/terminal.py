@@ -107,7 +107,7 @@ def _claims(report: Report, console: Console) -> Table:
     for claim in report.claims:
         need = ""
         if claim.need:
-            need = f" Needs about {words.requests(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
+            need = f" Needs about {words.roughly(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
         state = claim.state if claim.required else f"{claim.state}*"
         table.add_row(Text(state, style=STATE_STYLES[claim.state]), Text(safe(claim.sentence, _SENTENCE) + need))
     if any(not claim.required for claim in report.claims):

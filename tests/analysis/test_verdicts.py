@@ -1,5 +1,6 @@
 """Run directory → verdict: healthy runs, the five sabotages, and records that are not what they should be."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -156,6 +157,12 @@ def test_requests_of_unknown_arm_are_held_against_every_claim(judged):
         wide, narrow = named(some, identifier).interval, named(none, identifier).interval
         assert wide.high - wide.low > narrow.high - narrow.low
     assert named(some, "errors/new").state != "broken"
+
+
+def test_requests_that_timed_out_are_said_to_be_in_no_quantile(judged):
+    told = [line for line in judged(replace(Truth(), unheard=0.03)).remarks if "timed out" in line]
+    assert re.match(r"\d+ requests of [\d,]+ \((2|3)[.\d]*%\) timed out: .* in no quantile\.$", *told)
+    assert not [line for line in judged().remarks if "timed out" in line]
 
 
 def test_outputs_that_match_nothing_are_counted_in_the_open(judged):
