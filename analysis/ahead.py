@@ -21,4 +21,4 @@ class Ahead:
 def ahead(run: RunDir) -> Ahead:
     """Begin to read the rows of a run; what is wrong with them is raised where they are asked for."""
     thread = ThreadPoolExecutor(1)
-    return Ahead(thread.submit(lambda: read_rows(run, read_info(run))), thread)
+    return Ahead(thread.submit(lambda: read_rows(run, read_info(run), thread.submit)), thread)

@@ -1,6 +1,6 @@
 """Shards → requests.parquet: derived, stamped with what it was made from, made anew when that differs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,17 @@ class Rows:
         return max((shard.header.clock_uncertainty_us for shard in self.shards), default=0)
 
 
-def read_rows(run: RunDir, info: RunInfo) -> Rows:
+def _now(work: Callable[..., object], *given: object) -> object:
+    return work(*given)
+
+
+def read_rows(run: RunDir, info: RunInfo, do: Callable[..., object] = _now) -> Rows:
     """The rows of a run, from the derived file where it still matches the shards.
+
+    Args:
+        run: Its directory.
+        info: What it says of itself.
+        do: Calls what it is given with the rest: at once, or later where somebody else has time to keep the rows.
 
     Raises:
         RecordsError: a shard is damaged, foreign, of another run or of a newer schema, or there is none.
@@ -147,7 +156,12 @@ def read_rows(run: RunDir, info: RunInfo) -> Rows:
     if not paths:
         raise RecordsError(f"{run.path}: holds no requests-*.jsonl: nothing was recorded; run the experiment again.")
     digests = [_digest(path) for path in paths]
-    return _derived(run.path / DERIVED, paths, digests) or _build(run, info, paths, digests)
+    kept = _derived(run.path / DERIVED, paths, digests)
+    if kept is not None:
+        return kept
+    rows = _build(info, paths, digests)
+    do(_write, run.path / DERIVED, rows.table)
+    return rows
 
 
 def _digest(path: Path) -> str:
@@ -172,7 +186,7 @@ def _derived(path: Path, paths: list[Path], digests: list[str]) -> Rows | None:
     return Rows(table, tuple(stamp.shards))
 
 
-def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) -> Rows:
+def _build(info: RunInfo, paths: list[Path], digests: list[str]) -> Rows:
     tables, summaries = [], []
     for index, (path, digest) in enumerate(zip(paths, digests, strict=True)):
         with uncollected():
@@ -185,7 +199,6 @@ def _build(run: RunDir, info: RunInfo, paths: list[Path], digests: list[str]) ->
         .unify_dictionaries()
         .replace_schema_metadata({_STAMP: msgspec.json.encode(_Stamp(_VERSION, summaries))})
     )
-    _write(run.path / DERIVED, stamped)
     return Rows(stamped, tuple(summaries))
 
 
