@@ -18,10 +18,11 @@ import pyarrow as pa
 from analysis.answers import Answer, Attributor
 from analysis.latency import limits
 from analysis.live_shard import LiveShard, ShardState
+from analysis.query import expression, tables
 from analysis.rows import SCHEMA, Rows, ShardSummary
 from analysis.stops import horizons
 from analysis.tail import Tail
-from analysis.tally import KEYS, SUMS, Plan, Tally, expression, tables
+from analysis.tally import KEYS, SUMS, Plan, Tally
 from analysis.validity import Evidence
 from experiments.core import hypotheses, journal, reading
 from experiments.core.errors import RecordsError

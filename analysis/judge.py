@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 from analysis import balance, failures, latency, outputs, secondary, split, validity, words
-from analysis.ahead import Ahead
 from analysis.answers import Answer, attribute_outputs
+from analysis.counting import tally
 from analysis.findings import Check
 from analysis.latency import limits
 from analysis.report import SCHEMA_VERSION, PeriodLine, Records, Report, Subject
 from analysis.rows import Rows, read_rows
 from analysis.stops import horizons
-from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan, from_intended, tally
+from analysis.tally import JUDGED, OUTSIDE, TRANSITION, UNFINISHED, WARM_UP, Plan
 from analysis.validity import Evidence, lost_requests
 from analysis.verdict import decide
 from experiments.core import hypotheses, journal, reading
@@ -56,26 +55,24 @@ class Examined:
     evidence: Evidence
     answers: Sequence[Answer]
     plan: Plan
-    late: Future[Any] | None = None
 
 
-def examine(run: RunDir, begun: Ahead | None = None) -> Examined:
+def examine(run: RunDir, begun: Future[Rows] | None = None) -> Examined:
     """The report of a run and its evidence; raises as `judge` does.
 
     Args:
         run: Its directory.
-        begun: What was begun ahead; with it, pictures find their own counts made as well.
+        begun: Its rows, where reading them was begun ahead.
     """
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
-    rows = begun.rows.result() if begun else read_rows(run, info)
+    rows = begun.result() if begun else read_rows(run, info)
     answers = attribute_outputs(run, read_references(run))
     seen, plan = _evidence(run, (info, experiment), rows, answers)
-    late = begun.thread.submit(from_intended, rows, answers, plan) if begun else None
     unjudged = balance.told(seen.tally, seen.registered, list(experiment.arms))
     remarks = [*remarks_on(info, experiment), *_loop(rows), *unjudged]
     report = conclude(experiment, seen, validity.checks(seen), remarks)
-    return Examined(run, report, experiment, seen, answers, plan, late)
+    return Examined(run, report, experiment, seen, answers, plan)
 
 
 def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:
@@ -156,13 +153,6 @@ def _plan(rows: Rows, known: tuple[RunInfo, Experiment], found: tuple[Hypotheses
     stopped = horizons(info, periods)
     arms = tuple(experiment.arms)
     return Plan(arms, periods, registered.batch_seconds, warm_until, by_header, stopped, limits(registered))
-
-
-def intended(examined: Examined) -> Any:
-    """Latencies of the judged answers from their intended start, by phase, arm and bin; made when it is asked for."""
-    if examined.late is not None:
-        return examined.late.result()
-    return from_intended(examined.evidence.rows, examined.answers, examined.plan)
 
 
 def _subject(info: RunInfo, experiment: Experiment) -> Subject:

@@ -5,9 +5,9 @@ else, be it damaged or only escaped, leaves the whole shard to the careful reade
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ COLUMNS = pa.schema(
     ]
 )
 _NEVER_EMPTY = {"sequence", "request_id", "cohort", "payload", "start_us", "latency_us", "status", "response_bytes"}
-_BLOCK = 4 << 20
+_BLOCK, _PIECE = 2 << 20, 4 << 10
 _OPENING, _SPACE, _COMMA = b"[ ,"
 _REST = ""
 """The column of what stands after a row's last comma: nothing."""
@@ -93,26 +93,49 @@ def _column(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _quickly(path: Path) -> ShardColumns:
-    data = path.read_bytes()
-    begin, end = data.find(b"\n") + 1, data.rfind(b"\n") + 1
-    if not begin:
-        raise _Unusual
-    header = decode_header(path, data[: begin - 1])
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        found = list(pool.map(lambda span: _block(path, data[slice(*span)]), _spans(data, begin, end)))
+    with path.open("rb", buffering=0) as file:
+        descriptor = file.fileno()
+        edges = _edges(descriptor)
+        header = decode_header(path, os.pread(descriptor, edges[0] - 1, 0))
+
+        def read(span: tuple[int, int]) -> tuple[pa.Table, list[Any]]:
+            return _block(path, os.pread(descriptor, span[1] - span[0], span[0]))
+
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            found = list(pool.map(read, pairwise(edges)))
+        torn = edges[-1] != os.fstat(descriptor).st_size
     table = pa.concat_tables([COLUMNS.empty_table(), *(rows for rows, _ in found)]).unify_dictionaries()
     others = [item for _, items in found for item in items]
     beats = [item for item in others if isinstance(item, Beat)]
     trailers = [item for item in others if isinstance(item, Trailer)]
-    return ShardColumns(path, header, table, beats, trailers[-1] if trailers else None, torn=end != len(data))
+    return ShardColumns(path, header, table, beats, trailers[-1] if trailers else None, torn=torn)
 
 
-def _spans(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Blocks of whole lines."""
-    while begin < end:
-        after = data.find(b"\n", min(begin + _BLOCK, end - 1)) + 1
-        yield begin, after
-        begin = after
+def _edges(descriptor: int) -> list[int]:
+    """Where blocks of whole lines begin, the first after the header, and where the last of them ends.
+
+    A block is read by the thread that takes it to pieces: a whole file in memory is time spent on getting the memory.
+    """
+    edges: list[int] = []
+    after = _after_line(descriptor, 0)
+    while after is not None:
+        edges.append(after)
+        after = _after_line(descriptor, after + _BLOCK)
+    if not edges:
+        raise _Unusual
+    rest = os.pread(descriptor, os.fstat(descriptor).st_size - edges[-1], edges[-1])
+    end = edges[-1] + rest.rfind(b"\n") + 1
+    return [*edges, end] if end > edges[-1] else edges
+
+
+def _after_line(descriptor: int, at: int) -> int | None:
+    """Where a line begins that does so after this place; None after the last."""
+    while piece := os.pread(descriptor, _PIECE, at):
+        found = piece.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        at += len(piece)
+    return None
 
 
 def _block(path: Path, block: bytes) -> tuple[pa.Table, list[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judge import Examined, intended
+from analysis.judge import Examined
 from analysis.latency import histograms, name_of
 from analysis.pictures.slots import slots
 from analysis.stats.bins import PER_OCTAVE, lower_edge, middle, quantile_bin
@@ -41,8 +41,8 @@ def quantile_rows(examined: Examined) -> list[Row]:
 
 def _intended_rows(examined: Examined) -> Iterator[Row]:
     """The same from the intended start: what a client that was promised a time has waited."""
-    counted = intended(examined)
-    for (phase, arm), own in counted.groupby(["phase", "answered"], sort=True):
+    counted = examined.evidence.tally.waited
+    for (phase, arm), own in counted.groupby(["phase", "answered"], sort=True) if counted is not None else ():
         bins, n = own["bin"].to_numpy(dtype=np.int64), own["n"].to_numpy(dtype=np.int64)
         order = np.argsort(bins)
         yield from _curve(str(phase), str(arm), "intended", Histogram(bins[order], n[order][np.newaxis, :]))

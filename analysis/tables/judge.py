@@ -8,6 +8,7 @@ import msgspec
 import xxhash
 
 from analysis import validity, words
+from analysis.counting import tally
 from analysis.findings import Check
 from analysis.judge import Examined, conclude
 from analysis.latency import limits
@@ -18,7 +19,7 @@ from analysis.tables.opening import form_of, open_table
 from analysis.tables.rows import Table, build
 from analysis.tables.stated import Stated, state
 from analysis.tables.values import read
-from analysis.tally import Plan, tally
+from analysis.tally import Plan
 from analysis.validity import EVERY, Evidence
 from experiments.core.errors import ExperimentError, RecordsError
 from experiments.core.records import SCHEMA, RunDir, RunInfo

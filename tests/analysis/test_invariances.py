@@ -3,8 +3,9 @@
 import msgspec
 
 from analysis.answers import attribute_outputs
+from analysis.counting import tally
 from analysis.rows import read_rows
-from analysis.tally import KEYS, SUMS, Plan, tally
+from analysis.tally import KEYS, SUMS, Plan
 from experiments.core import journal, records
 from tests.analysis.synthetic import EXPERIMENT, Layout, experiment, write_run
 
