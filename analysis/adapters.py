@@ -46,18 +46,27 @@ def gate(find: Callable[[], RunDir], every: float, patience: float | None) -> in
     Args:
         find: The run to judge; asked again each time, so that a newer run counts.
         every: Seconds between looks.
-        patience: Seconds after which the last verdict's own exit code is returned; None waits for a person.
+        patience: Seconds after which it is given up: the exit code is then the verdict's own, but that of hold where
+            the routing is at fault, and that of bad input where there is no run to judge; None waits for a person.
     """
     until = None if patience is None else time.monotonic() + patience
     while True:
-        verdict = _verdict(find())
-        done = action(verdict)
-        command.say(f"{done}: {safe(verdict.sentence, 600)}")
-        if done != PAUSE:
-            return int(Exit.PROMOTE if done == PROMOTE else Exit.ROLL_BACK)
-        if until is not None and time.monotonic() + every > until:
-            return int(verdict.exit_code)
+        done, sentence, code = _found(find)
+        command.say(f"{done}: {safe(sentence, 600)}")
+        if done != PAUSE or (until is not None and time.monotonic() + every > until):
+            return int(code)
         time.sleep(every)
+
+
+def _found(find: Callable[[], RunDir]) -> tuple[str, str, int]:
+    """What to do, why, and the exit code that says so; a run that is not there yet is waited for."""
+    try:
+        verdict = _verdict(find())
+    except SplitproofError as error:
+        return PAUSE, str(error), Exit.USAGE
+    done = action(verdict)
+    routing = verdict.word == ROLL_BACK and done == PAUSE
+    return done, verdict.sentence, Exit.HOLD if routing else verdict.exit_code
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ def answer(runs: Path, path: str, asked: dict[str, Any]) -> Reply:
     try:
         verdict = _verdict(_run(runs, asked))
     except SplitproofError as error:
-        return Reply(HTTPStatus.NOT_FOUND, {"action": PAUSE, "sentence": safe(str(error), 600)})
+        # To Argo's web metric any other status is an error, and a few of those abort the rollout.
+        status = HTTPStatus.OK if path == "/verdict" else HTTPStatus.NOT_FOUND
+        return Reply(status, {"action": PAUSE, "sentence": safe(str(error), 600)})
     done = action(verdict)
     told = {
         "action": done,
@@ -148,7 +159,11 @@ def server(runs: Path, host: str, port: int) -> ThreadingHTTPServer:
 
         def do_POST(self) -> None:
             """Answer Flagger, whose `metadata` names the run."""
-            length = int(self.headers.get("Content-Length") or 0)
+            given = self.headers.get("Content-Length") or "0"
+            if not (given.isascii() and given.isdigit()):
+                self._reply(Reply(HTTPStatus.BAD_REQUEST, {"sentence": "Content-Length must be a whole number."}))
+                return
+            length = int(given[:20])
             if length > _LARGEST_BODY:
                 self._reply(Reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"sentence": "the body is too large."}))
                 return

@@ -13,7 +13,7 @@ from analysis.publish import show, write
 from analysis.render import lines
 from analysis.render.html import render_comparison
 from analysis.render.json_report import rounded
-from analysis.render.markdown import LIMIT_BYTES, table, text
+from analysis.render.markdown import table, text, within_limit
 from analysis.render.terminal import print_trend
 from analysis.report import Report
 from experiments.core import command
@@ -98,8 +98,7 @@ def _markdown(reports: Sequence[Report]) -> str:
     rows = [(row["claim"], str(row["at"]), row["state"], row["told"]) for row in _by_claim(trend(reports))]
     head = f"## {text(reports[-1].verdict.sentence, 600)}"
     parts = [head, table(("", "run", "verdict", "sentence"), runs), table(("claim", "run", "state", "found"), rows)]
-    whole = "\n\n".join(parts) + "\n"
-    return whole if len(whole.encode()) <= LIMIT_BYTES else "\n\n".join(parts[:2]) + "\n"
+    return within_limit(parts[:1], [part for part in parts[1:] if part])
 
 
 def _by_claim(rows: Sequence[Row]) -> list[Row]:

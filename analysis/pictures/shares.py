@@ -8,6 +8,7 @@ from analysis import draws, failures, split
 from analysis.judge import Examined
 from analysis.pictures.slots import MOST_SLOTS, Slots, slots
 from analysis.split import Counts
+from analysis.validity import lost_requests
 from experiments.core.hypotheses import SplitHypothesis
 
 _MOST_POINTS = 2400
@@ -32,22 +33,26 @@ def share_rows(examined: Examined) -> tuple[list[Row], list[Row]]:
     fitted = slots(examined.report.periods, registered.batch_seconds, most)
     points: list[Row] = []
     evidence: list[Row] = []
-    for hypothesis in registered.split:
-        for cohort in hypothesis.cohorts:
-            for counts, slot, alone in _so_far(examined, fitted, hypothesis.phase, cohort):
-                judged = split.judge_counts(counts, hypothesis, registered)
-                points += _points(hypothesis, cohort, (counts, judged.intervals), slot, alone)
-                claim = f"{hypothesis.phase}, {cohort}"
-                evidence.append({"claim": claim, "n": round(counts.requests), "ln_e": _shown(judged.log_e)})
+    lost = lost_requests(examined.evidence.rows)
+    claims = [(hypothesis, cohort) for hypothesis in registered.split for cohort in hypothesis.cohorts]
+    for hypothesis, cohort in claims:
+        drawn = split.place(examined.evidence.tally, hypothesis, [cohort], (registered, lost)).draws
+        for counts, slot, alone in _so_far(examined, fitted, hypothesis.phase, cohort, lost):
+            judged = split.judge_draws(counts, drawn, hypothesis, registered)
+            points += _points(hypothesis, cohort, (counts, judged.intervals), slot, alone)
+            told = _of_needed(judged.log_e, len(claims), registered.alpha_split)
+            evidence.append({"claim": f"{hypothesis.phase}, {cohort}", "n": round(counts.requests), **told})
     return points, evidence
 
 
-def _shown(log_e: float) -> float:
-    return round(max(min(log_e, _CERTAIN), -_CERTAIN), 4)
+def _of_needed(log_e: float, claims: int, alpha: float) -> dict[str, float]:
+    """The log of e, and what part it is of what the strictest step of Holm's procedure over so many claims asks for."""
+    shown = max(min(log_e, _CERTAIN), -_CERTAIN)
+    return {"ln_e": round(shown, 4), "part": round(shown / math.log(max(claims, 1) / alpha), 4)}
 
 
 def _so_far(
-    examined: Examined, fitted: Slots, phase: str, cohort: str
+    examined: Examined, fitted: Slots, phase: str, cohort: str, lost: float
 ) -> Iterator[tuple[Counts, tuple[float, float], Counts]]:
     """After each slot: all counts of the phase until then, the slot's span, and the slot's own counts."""
     arms = examined.report.subject.arms
@@ -62,7 +67,8 @@ def _so_far(
         other = float(here.sum()) - math.fsum(own)
         known[period] = [a + b for a, b in zip(known.get(period, [0.0] * len(arms)), own, strict=True)]
         unknown[period] = unknown.get(period, 0.0) + other
-        whole = Counts(tuple(arms), tuple(map(tuple, known.values())), tuple(unknown.values()))
+        others = list(unknown.values())
+        whole = Counts(tuple(arms), tuple(map(tuple, known.values())), (*others[:-1], others[-1] + lost))
         yield whole, fitted.span(period, slot), Counts(tuple(arms), (tuple(own),), (other,))
 
 
@@ -112,11 +118,7 @@ def harm_rows(examined: Examined, most: int = 40) -> list[Row]:
             found = failures.Pair(
                 *(seen.get(arm, failures.Arm()) for arm in (hypothesis.canary, evidence.registered.baseline, ""))
             )
-            rows.append(
-                {
-                    "claim": f"failures of {hypothesis.canary}",
-                    "n": round(found.requests),
-                    "ln_e": _shown(failures.log_e_harm(found, hypothesis.max_increase)),
-                }
-            )
+            log_e = failures.log_e_harm(found, hypothesis.max_increase)
+            told = _of_needed(log_e, len(evidence.registered.errors), evidence.registered.alpha_errors)
+            rows.append({"claim": f"failures of {hypothesis.canary}", "n": round(found.requests), **told})
     return rows

@@ -24,7 +24,7 @@ def render_markdown(report: Report) -> str:
         _claims(report),
     ]
     details = [_shares(report), _latencies(report), _failures(report), _tests(report), _checks(report), _other(report)]
-    return _within_limit([part for part in head if part], [part for part in details if part])
+    return within_limit([part for part in head if part], [part for part in details if part])
 
 
 def _subject(report: Report) -> str:
@@ -33,14 +33,15 @@ def _subject(report: Report) -> str:
     return f"{where} {text(lines.records(report), _LONG)}"
 
 
-def _within_limit(head: Sequence[str], details: Sequence[str]) -> str:
-    """Whole sections are left out from the end, and said to be, until the rest fits."""
-    kept = list(details)
+def within_limit(head: Sequence[str], details: Sequence[str]) -> str:
+    """Whole sections are left out from the end, and said to be, until the rest fits; the first one always does."""
+    parts = [*head, *details]
+    kept = list(parts)
     while True:
-        left_out = len(details) - len(kept)
+        left_out = len(parts) - len(kept)
         note = [f"{left_out} sections left out for length; report.json has everything."] if left_out else []
-        whole = "\n\n".join([*head, *kept, *note]) + "\n"
-        if len(whole.encode()) <= LIMIT_BYTES or not kept:
+        whole = "\n\n".join([*kept, *note]) + "\n"
+        if len(whole.encode()) <= LIMIT_BYTES or len(kept) == 1:
             return whole
         kept.pop()
 

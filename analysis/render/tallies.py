@@ -15,6 +15,14 @@ from experiments.core.hypotheses import batch_seconds
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WORDS = ("standing", "phase", "cohort", "answered", "routed", "reason", "outcome")
+_FLOATS = {"window_start_s", "latency_from_us", "latency_middle_us"}
+_COLUMNS = (
+    *("run", "standing", "phase", "period", "window", "window_start_s", "cohort", "answered", "routed", "reason"),
+    *("outcome", "stale_route", "latency_from_us", "latency_middle_us", "requests", "latency_sum_us", "late_requests"),
+)
+_KINDS = {**dict.fromkeys(("run", *_WORDS), pa.string()), **dict.fromkeys(_FLOATS, pa.float64())}
+_SCHEMA = pa.schema([(name, _KINDS.get(name, pa.int64())) for name in _COLUMNS])
+"""Said, not found out: a run of no request has the same columns."""
 
 
 def tally_table(examined: Examined) -> pa.Table:
@@ -47,7 +55,7 @@ def tally_table(examined: Examined) -> pa.Table:
         "latency_sum_us": cells["latency_us"].astype("int64"),
         "late_requests": cells["late"].astype("int64"),
     }
-    return pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False).replace_schema_metadata(None)
+    return pa.Table.from_pandas(pd.DataFrame(columns), _SCHEMA, preserve_index=False).replace_schema_metadata(None)
 
 
 def _window_starts(examined: Examined, cells: Any) -> Any:

@@ -35,7 +35,8 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
     if not _speaks_unicode(stream):
         report = msgspec.convert(spelt(msgspec.to_builtins(report), _encoding(stream)), Report)
     console = _console(stream, width)
-    console.print(Text(safe(report.verdict.sentence, _SENTENCE), style=STYLES[report.verdict.word]))
+    sentence = Text(safe(report.verdict.sentence, _SENTENCE), style=STYLES[report.verdict.word])
+    console.print(sentence, soft_wrap=quiet)
     if quiet:
         return
     for remark in report.remarks:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -23,7 +24,10 @@ from analysis.render.annotations import render_annotations
 from analysis.render.html import LIMIT_BYTES, draw, render_html
 from analysis.render.json_report import render_json
 from analysis.render.junit import render_junit
+from analysis.render.markdown import render_markdown
 from analysis.render.tallies import render_csv, render_parquet
+from analysis.tally import Tally
+from experiments.core.records import RunDir
 from tests.analysis import browser, gallery
 from tests.analysis.hostile import HOSTILE
 from tests.analysis.synthetic import Layout, Truth, misrouted, write_run
@@ -258,10 +262,67 @@ def test_the_endpoint_refuses_what_it_does_not_know(endpoint):
     assert endpoint("/elsewhere", experiment="promote")[0] == 404
 
 
-def test_an_argo_job_ends_only_where_something_must_be_done(subjects):
+def test_a_metric_that_finds_no_run_yet_pauses_and_is_no_error(endpoint):
+    assert endpoint("/verdict", experiment="absent") == (
+        200,
+        {"action": "pause", "sentence": "absent: no run yet; run the experiment first."},
+    )
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "²"])
+def test_a_body_of_no_length_is_refused(length, tmp_path):
+    server = adapters.server(tmp_path, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.handle_request, daemon=True)
+    thread.start()
+    with socket.create_connection(server.server_address, 10) as caller:
+        caller.sendall(f"POST /verdict HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode("latin-1"))
+        assert b" 400 " in caller.recv(1000).splitlines()[0]
+    thread.join()
+    server.server_close()
+
+
+def test_an_argo_job_ends_only_where_something_must_be_done(subjects, tmp_path):
     runs = {kind: subject.examined.run for kind, subject in subjects.items()}
     assert adapters.gate(lambda: runs["promote"], 0.1, None) == 0
     assert adapters.gate(lambda: runs["roll back"], 0.1, None) == 1
     later = iter([runs["routing"], runs["promote"]])
     assert adapters.gate(lambda: next(later), 0.1, None) == 0
     assert adapters.gate(lambda: runs["hold"], 0.1, 0) == 3
+    assert adapters.gate(lambda: runs["routing"], 0.1, 0) == 3
+    assert adapters.gate(lambda: RunDir(tmp_path), 0.1, 0) == 2
+    soon = iter([RunDir(tmp_path), runs["promote"]])
+    assert adapters.gate(lambda: next(soon), 0.1, None) == 0
+
+
+def test_a_run_of_no_request_has_the_same_columns(subjects):
+    examined = subjects["promote"].examined
+    nothing = replace(examined, evidence=replace(examined.evidence, tally=Tally(examined.evidence.tally.cells[:0])))
+    assert render_csv(nothing).count(b"\n") == 1
+    empty, full = (pq.read_table(io.BytesIO(render_parquet(one))).schema for one in (nothing, examined))
+    assert empty == full
+
+
+def test_markdown_has_its_limit_whatever_the_claims_say(subjects):
+    report = subjects["promote"].report
+    many = [msgspec.structs.replace(report.claims[0], sentence="<" * 400)] * 60
+    text = render_markdown(msgspec.structs.replace(report, claims=many))
+    assert len(text.encode()) <= 60_000
+    assert "left out for length" in text
+
+
+def test_shares_in_pictures_are_worth_what_they_are_worth_in_the_table(tmp_path):
+    """Arms that come in clumps: fewer requests count, in both."""
+    clumps = replace(
+        Truth(), picks=lambda sequence, phase, _: ("old", "new")[sequence // 80 % 3 == 0] if phase == "split" else None
+    )
+    subject = Subject(examine(write_run(tmp_path, truth=clumps)))
+    (share,) = [
+        one for one in subject.report.shares if (one.phase, one.arm, one.cohorts) == ("split", "new", ["everyone"])
+    ]
+    row = [
+        one
+        for one in subject.pictures.shares
+        if (one["phase"], one["arm"], one["cohort"]) == ("split", "new", "everyone")
+    ][-1]
+    assert share.share.high - share.share.low > 0.1
+    assert (row["low"], row["high"]) == pytest.approx((share.share.low, share.share.high), abs=2e-5)

@@ -69,7 +69,8 @@ def test_no_line_is_wider_than_the_terminal(reports, width):
 
 def test_the_verdict_comes_first_and_quiet_is_only_that(reports):
     for report in reports.values():
-        text = " ".join(printed(report, quiet=True).split())
+        (line,) = printed(report, 80, quiet=True).splitlines()
+        text = " ".join(line.split())
         assert text == " ".join(report.verdict.sentence.split())
         assert " ".join(printed(report).split()).startswith(text)
 

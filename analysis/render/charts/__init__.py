@@ -22,6 +22,6 @@ def charts(report: Report, data: Pictures) -> list[Picture]:
             heat(report, data),
             failures(data),
             signatures(report, data),
-            evidence(report, data),
+            evidence(data),
         ]
     return [picture for picture in made if picture is not None]

@@ -4,7 +4,7 @@ import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
 from analysis.render.charts.looks import PALETTE, Picture, Sets, arm_scale, finished, seconds
-from analysis.render.text import safe
+from analysis.render.text import named
 from analysis.report import Report
 
 
@@ -13,7 +13,7 @@ def failures(data: Pictures) -> Picture | None:
     sets = Sets()
     if not data.failures:
         return None
-    kinds = [safe(kind) for kind in sorted({row["kind"] for row in data.failures})]
+    kinds = [named(kind) for kind in sorted({row["kind"] for row in data.failures})]
     base: dict[float, int] = {}
     stacked = []
     for row in data.failures:
@@ -49,8 +49,8 @@ def signatures(report: Report, data: Pictures) -> Picture | None:
     if not data.signatures:
         return None
     strange = any(row["arm"] == UNATTRIBUTED for row in data.signatures)
-    domain = [*[safe(arm) for arm in report.subject.arms], *([UNATTRIBUTED] if strange else [])]
-    base = safe(report.subject.baseline)
+    domain = [*[named(arm) for arm in report.subject.arms], *([UNATTRIBUTED] if strange else [])]
+    base = named(report.subject.baseline)
     chart = (
         alt.Chart(sets.add(data.signatures))
         .mark_point(filled=True, size=50, opacity=0.7)

@@ -6,7 +6,7 @@ import altair as alt
 
 from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import Picture, Sets, arm_scale, choice, finished, seconds, told_claim
-from analysis.render.text import safe
+from analysis.render.text import named
 from analysis.report import Report
 
 _MARKS = {"p50": 0.301, "p90": 1.0, "p95": 1.301, "p99": 2.0, "p99.9": 3.0, "p99.99": 4.0}
@@ -22,9 +22,9 @@ def quantiles(report: Report, data: Pictures) -> Picture | None:
     if not data.quantiles:
         return None
     sets = Sets()
-    phases = [safe(name) for name in dict.fromkeys(row["phase"] for row in data.quantiles)]
+    phases = [named(name) for name in dict.fromkeys(row["phase"] for row in data.quantiles)]
     claim = told_claim(report, "latency")
-    phase = safe(claim.phase) if claim and claim.phase and safe(claim.phase) in phases else phases[0]
+    phase = named(claim.phase) if claim and claim.phase and named(claim.phase) in phases else phases[0]
     base = alt.Chart(sets.add(data.quantiles)).transform_filter("datum.phase == phase")
     layers = alt.layer(*_curves(base, report)).add_params(choice("phase", phase))
     spec = finished(layers, 230, sets)
@@ -48,7 +48,7 @@ def _curves(base: alt.Chart, report: Report) -> Iterator[alt.Chart]:
         ),
     )
     yield base.mark_line(strokeWidth=2.2).encode(x, y, colour, dash)
-    shape = alt.Shape("arm:N", scale=alt.Scale(domain=[safe(arm) for arm in report.subject.arms]))
+    shape = alt.Shape("arm:N", scale=alt.Scale(domain=[named(arm) for arm in report.subject.arms]))
     hover = [
         alt.Tooltip("arm:N"),
         alt.Tooltip("p:N", title="quantile"),
@@ -78,7 +78,7 @@ def heat(report: Report, data: Pictures) -> Picture | None:
     sets = Sets()
     if not data.heat:
         return None
-    arms = [safe(arm) for arm in report.subject.arms if any(row["arm"] == arm for row in data.heat)]
+    arms = [named(arm) for arm in report.subject.arms if any(row["arm"] == arm for row in data.heat)]
     arm = arms[1] if len(arms) > 1 else arms[0]
     limits = [min(row["ms"] for row in data.heat), max(row["ms_to"] for row in data.heat)]
     times = [min(row["at"] for row in data.heat), max(row["until"] for row in data.heat)]

@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED
-from analysis.render.text import safe
+from analysis.render.text import named
 from analysis.report import Report
 
 PALETTE = ("#0a7ac2", "#d55e00", "#009e73", "#c46a9d", "#8a7a00", "#7a5fd0", "#b0503c", "#2f8f9d", "#7d7d7d", "#a0651c")
@@ -52,7 +52,7 @@ def told_claim(report: Report, kind: str) -> Any:
 
 def clean(rows: Sequence[Row]) -> list[Row]:
     """Names made harmless: they come from a file that somebody else wrote."""
-    return [{key: safe(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
+    return [{key: named(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Sets:
 
 def arm_scale(report: Report, *, strange: bool = False) -> alt.Scale:
     """The same colours for the arms in every picture; `strange` adds the one of what no arm is named for."""
-    arms = [safe(arm) for arm in report.subject.arms]
+    arms = [named(arm) for arm in report.subject.arms]
     extra = [UNATTRIBUTED] if strange else []
     return alt.Scale(domain=[*arms, *extra], range=[*palette(arms), *([STRANGE] if strange else [])])
 

@@ -8,7 +8,7 @@ import altair as alt
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
 from analysis.render.charts.looks import Picture, Row, Sets, arm_scale, choice, finished, told_claim
 from analysis.render.labels import labelled
-from analysis.render.text import safe
+from analysis.render.text import named
 from analysis.report import Report
 
 _LEFT, _MIDDLE, _RIGHT = 0.2, 0.46, 0.84
@@ -32,9 +32,9 @@ def routes(report: Report, data: Pictures) -> Picture | None:
     if not any(row["n"] for row in data.routes):
         return None
     sets = Sets()
-    phases = [safe(name) for name in dict.fromkeys(row["phase"] for row in data.routes)]
+    phases = [named(name) for name in dict.fromkeys(row["phase"] for row in data.routes)]
     claim = told_claim(report, "split")
-    phase = safe(claim.phase) if claim and claim.phase and safe(claim.phase) in phases else phases[0]
+    phase = named(claim.phase) if claim and claim.phase and named(claim.phase) in phases else phases[0]
     places = _Places(report, data.routes)
     colour = alt.Color("arm:N", scale=arm_scale(report, strange=True), legend=None)
     nodes = list(_nodes(data.routes, places))

@@ -1,6 +1,5 @@
 """Shares over time with their confidence sequences, and the evidence against each claim."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from analysis.render.charts.looks import (
     seconds,
     told_claim,
 )
-from analysis.render.text import safe
+from analysis.render.text import named
 from analysis.report import Report
 
 _MOST_CLAIMS = 8
@@ -31,8 +30,8 @@ def shares(report: Report, data: Pictures) -> Picture | None:
     sets = Sets()
     if not data.shares:
         return None
-    cohorts = [safe(name) for name in dict.fromkeys(row["cohort"] for row in data.shares)]
-    arms = [safe(arm) for arm in report.subject.arms]
+    cohorts = [named(name) for name in dict.fromkeys(row["cohort"] for row in data.shares)]
+    arms = [named(arm) for arm in report.subject.arms]
     cohort, arm = _opening(report, cohorts, arms)
     chosen = "datum.cohort == cohort && datum.arm == arm"
     base = alt.Chart(sets.add(data.shares)).transform_filter(chosen)
@@ -79,9 +78,9 @@ def shares(report: Report, data: Pictures) -> Picture | None:
 def _opening(report: Report, cohorts: Sequence[str], arms: Sequence[str]) -> tuple[str, str]:
     """The cohort and arm to begin with: those of the worst claim, else the first cohort and the first canary."""
     claim = told_claim(report, "split")
-    arm = safe(claim.arm) if claim and claim.arm and claim.state != "shown" else arms[1]
-    named = claim.id.rpartition("/")[2].split("+") if claim else []
-    known = [safe(name) for name in named if safe(name) in cohorts]
+    arm = named(claim.arm) if claim and claim.arm and claim.state != "shown" else arms[1]
+    of_claim = claim.id.rpartition("/")[2].split("+") if claim else []
+    known = [named(name) for name in of_claim if named(name) in cohorts]
     return (known or list(cohorts))[0], arm if arm in arms else arms[1]
 
 
@@ -108,42 +107,40 @@ def _grounds(data: Pictures, sets: Sets) -> Iterator[Any]:
         )
 
 
-def evidence(report: Report, data: Pictures) -> Picture | None:
+def evidence(data: Pictures) -> Picture | None:
     """The evidence against the claims that come nearest to being broken; None without any."""
     sets = Sets()
     if not data.evidence:
         return None
-    last = {row["claim"]: row["ln_e"] for row in data.evidence}
+    last = {row["claim"]: row["part"] for row in data.evidence}
     kept = sorted(last, key=lambda name: (-last[name], name))[:_MOST_CLAIMS]
     rows = [row for row in data.evidence if row["claim"] in kept]
-    m = max(sum(len(share.cohorts) for share in report.shares if share.arm == report.subject.baseline), 1)
-    limit = round(math.log(m / (report.alpha / 2)), 3)
-    names = [safe(name) for name in last if name in kept]
+    names = [named(name) for name in last if name in kept]
     hover = [
         alt.Tooltip("claim:N"),
         alt.Tooltip("n:Q", format=",", title="requests"),
         alt.Tooltip("ln_e:Q", format=".3~g", title="ln e"),
+        alt.Tooltip("part:Q", format=".0%", title="of what is needed"),
     ]
     scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
     base = alt.Chart(sets.add(rows))
     x = alt.X("n:Q", axis=alt.Axis(title="requests judged", format="~s", tickCount=6))
-    y = alt.Y("ln_e:Q", axis=alt.Axis(title="ln e against the claim", tickCount=5))
+    y = alt.Y("part:Q", axis=alt.Axis(title="ln e, of what is needed", format="%", tickCount=5))
     line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, alt.Color("claim:N", scale=scale))
     dots = base.mark_circle(size=20).encode(x, y, alt.Color("claim:N", scale=scale), tooltip=hover)
     rule = (
-        alt.Chart(sets.add([{"limit": limit}]))
+        alt.Chart(sets.add([{"limit": 1}]))
         .mark_rule(strokeDash=[5, 3], strokeWidth=1.6, color="currentColor")
         .encode(alt.Y("limit:Q"))
     )
     label = (
-        alt.Chart(sets.add([{"limit": limit, "label": "broken for certain above this line"}]))
+        alt.Chart(sets.add([{"limit": 1, "label": "broken for certain above this line"}]))
         .mark_text(align="left", baseline="bottom", dx=4, dy=-3)
         .encode(alt.Y("limit:Q"), x=alt.value(0), text="label:N")
     )
     text = (
-        "Evidence that a claim is broken, as the requests came in (an infinite value, from a request where none may "
-        f"go, is drawn at 60). The line is where even the strictest step of Holm's procedure over {m} split tests "
-        "calls it broken."
+        "Evidence that a claim is broken, as the requests came in (infinite, from a request where none may go, is "
+        "drawn at ln e = 60). 100% is what the strictest step of Holm's procedure over all claims of the kind asks for."
     )
     return Picture(
         "evidence",

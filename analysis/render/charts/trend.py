@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.render.charts.looks import Picture, Row, Sets, choice, finished
-from analysis.render.text import safe
+from analysis.render.text import named
 
 
 def trend_chart(rows: Sequence[Row]) -> Picture | None:
@@ -21,11 +21,11 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
     ]
     if not kept:
         return None
-    claims = [safe(name) for name in dict.fromkeys(row["claim"] for row in kept)]
-    kept = [{**row, "claim": safe(row["claim"])} for row in kept]
+    claims = [named(name) for name in dict.fromkeys(row["claim"] for row in kept)]
+    kept = [{**row, "claim": named(row["claim"])} for row in kept]
     rank = {"broken": 0, "void": 1, "undecided": 2, "shown": 3}
     first = min(kept, key=lambda row: rank[row["state"]])["claim"]
-    base = alt.Chart(sets.add([{**row, "run": safe(row["run"])} for row in kept])).transform_filter(
+    base = alt.Chart(sets.add([{**row, "run": named(row["run"])} for row in kept])).transform_filter(
         "datum.claim == claim"
     )
     x = alt.X("at:O", axis=alt.Axis(title="run", labelAngle=0))
