@@ -33,7 +33,9 @@ def _tried(loaded: Loaded, phase: str | None, wanted: Wanted) -> Iterator[str]:
     yield f"{cluster}: dry run, nothing is changed"
     form = wanted.form(istio.find(cluster).api)
     objects = manifests(loaded, find_phase(loaded, phase or loaded.experiment.phases[0].name), form)
-    tried = {name_of(each) for each in ownership.refused_beforehand(cluster, objects, force=wanted.force)}
+    tried = {
+        name_of(each) for each in ownership.refused_beforehand(cluster, loaded.experiment, objects, force=wanted.force)
+    }
     for each in objects:
         yield f"{name_of(each)}: " + ("accepted" if name_of(each) in tried else "not tried, its namespace is not there")
 

@@ -15,7 +15,7 @@ from deploy.phases import Edit, loaded_of, now_us
 from experiments.core import journal
 from experiments.core.errors import StackError
 from experiments.core.reading import Loaded
-from experiments.core.spec import Phase
+from experiments.core.spec import Experiment, Phase
 from experiments.core.stack import StackDir, StackInfo
 
 _READY_WITHIN_S = 300.0
@@ -62,11 +62,16 @@ def change(
     return journal.Change(applied.sequence, phase.name, applied.at_us, effective.at_us, by, http, arms)
 
 
-def virtual_service_of(stack: StackInfo, loaded: Loaded) -> Json:
+def virtual_service_of(experiment: Experiment, istio_api: str) -> Json:
     """What names the VirtualService of an experiment."""
-    version = stack.cluster.istio if stack.cluster else ""
-    metadata = {"name": loaded.experiment.service, "namespace": loaded.experiment.namespace}
-    return {"apiVersion": version, "kind": "VirtualService", "metadata": metadata}
+    metadata = {"name": experiment.service, "namespace": experiment.namespace}
+    return {"apiVersion": istio_api, "kind": "VirtualService", "metadata": metadata}
+
+
+def live_routes(cluster: Cluster, experiment: Experiment, istio_api: str) -> list[Json] | None:
+    """The routes of an experiment's VirtualService as it is; None where there is none."""
+    found = get(cluster, virtual_service_of(experiment, istio_api))
+    return None if found is None else (found.get("spec") or {}).get("http") or []
 
 
 def routes_of(cluster: Cluster, stack: StackInfo, loaded: Loaded) -> list[Json]:
@@ -75,21 +80,25 @@ def routes_of(cluster: Cluster, stack: StackInfo, loaded: Loaded) -> list[Json]:
     Raises:
         StackError: there is no such VirtualService.
     """
-    named = virtual_service_of(stack, loaded)
-    found = get(cluster, named)
+    experiment = loaded.experiment
+    found = live_routes(cluster, experiment, _api(stack))
     if found is None:
         raise StackError(
-            f"{cluster}: {name_of(named)} is not in namespace {loaded.experiment.namespace}; create it first."
+            f"{cluster}: VirtualService {experiment.service} is not in namespace {experiment.namespace}; create it "
+            "first."
         )
-    routes: list[Json] = (found.get("spec") or {}).get("http") or []
-    return routes
+    return found
+
+
+def _api(stack: StackInfo) -> str:
+    return stack.cluster.istio if stack.cluster else ""
 
 
 def set_routes(
     cluster: Cluster, stack: StackInfo, loaded: Loaded, http: Sequence[Json], watch: Watch | None = None
 ) -> None:
     """Give a VirtualService other routes, and leave its hosts, gateways, labels and owners as they are."""
-    changed = merge(cluster, virtual_service_of(stack, loaded), {"spec": {"http": list(http)}})
+    changed = merge(cluster, virtual_service_of(loaded.experiment, _api(stack)), {"spec": {"http": list(http)}})
     if watch:
         watch.ours({**changed, "kind": "VirtualService"})
 
