@@ -33,12 +33,13 @@ def plural(kind):
 
 @dataclass
 class Fault:
-    """What happens to requests whose `VERB PATH` matches, so often: a status, or for 0 a broken connection."""
+    """What happens to requests whose `VERB PATH` matches, so often: a status and a text, or for 0 a broken line."""
 
     pattern: str
     status: int
     times: int = 1
     body: dict = field(default_factory=dict)
+    text: str = ""
     headers: dict = field(default_factory=dict)
 
 
@@ -131,7 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     self.connection.close()
                     return
-                self.send(fault.status, {"kind": "Status", "message": "injected", **fault.body}, fault.headers)
+                told = {"kind": "Status", "message": "injected", **fault.body}
+                self.send(fault.status, fault.text or told, fault.headers)
                 return
         with self.store.lock:
             self.send(*self.found(body))
@@ -163,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
             if space and ("Namespace", "", space) not in self.store.objects:
                 return 404, {"message": f'namespaces "{space}" not found'}
             return 201, self.store.put(body)
+        if "watch" in query:
+            return 410, {"message": "watches are what the real one is for: list anew"}
         wanted = dict(each.split("=") for each in query.get("labelSelector", "").split(",") if "=" in each)
         items = [
             each
@@ -191,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, before
 
     def send(self, status, answer, headers=None):
-        text = json.dumps(answer).encode()
+        text = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
