@@ -131,7 +131,7 @@ class Kubernetes:
     @contextlib.contextmanager
     def stack(self, loaded: Loaded, tampering: Tampering | None, narrator: Narrator) -> Iterator[StackInfo]:
         """See Target. What others change meanwhile goes to the journal."""
-        from deploy.cluster import foreign, stack
+        from deploy.cluster import foreign, stack, switch
         from deploy.cluster.client import connect
 
         given = tampering or Tampering()
@@ -142,8 +142,9 @@ class Kubernetes:
             url = held.enter_context(stack.gateway(cluster, info))
             book = StackDir(stack_dir(loaded.experiment.name)).journal
             api = info.cluster.istio if info.cluster else ""
+            space, elsewhere = loaded.experiment.namespace, switch.gateway_spaces(cluster, info, loaded.experiment)
             self._watch = held.enter_context(
-                foreign.watching(cluster, loaded.experiment.namespace, api, lambda entry: _note(entry, book, narrator))
+                foreign.watching(cluster, space, api, lambda entry: _note(entry, book, narrator), elsewhere)
             )
             yield msgspec.structs.replace(info, gateway_url=url)
 

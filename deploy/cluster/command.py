@@ -50,7 +50,8 @@ def status_lines(name: str) -> list[str]:
     lines += [f"  pod      {pod}  {arm}  {'ready' if ready else 'not ready'}" for pod, arm, ready in found.pods]
     lines += [f"  drift    {sentence}" for sentence in found.drift]
     if found.drift:
-        lines.append(f"  remedy   python -m deploy route {name} {found.phase if found.phase != ON_END else 'PHASE'}")
+        phase = found.phase if found.phase != ON_END else "PHASE"
+        lines.append(f"  remedy   python -m deploy route {name} {phase} --force-conflicts")
     return lines
 
 

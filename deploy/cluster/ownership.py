@@ -8,6 +8,7 @@ from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import MANAGER, apply, delete, get, listed, name_of, serves
 from deploy.form import MANAGED_BY
 from experiments.core.errors import StackError
+from experiments.core.journal import ROUTING_KINDS
 from experiments.core.spec import Experiment
 
 Progress = Callable[[str], None]
@@ -117,17 +118,47 @@ def refused_beforehand(
     return [apply(cluster, each, force=force, dry=True) for each in tried]
 
 
-def drift(cluster: Cluster, manifests: Sequence[Json]) -> Iterator[str]:
-    """A sentence for each object that is missing, or of which somebody has changed a field that we state."""
+def drift(cluster: Cluster, manifests: Sequence[Json], *, whole: bool = True) -> Iterator[str]:
+    """A sentence for each object that is missing, or of which somebody has changed a field that we state.
+
+    Of the kinds that route, to which the server adds nothing, fields that somebody has added are told too.
+
+    Args:
+        cluster: Where they are.
+        manifests: As they should be.
+        whole: The specifications are stated whole; otherwise what is beside their fields is others' business.
+    """
     for manifest in manifests:
         found = get(cluster, manifest)
         if found is None:
             yield f"{name_of(manifest)} is missing"
             continue
         fields = list(_differences(_stated(manifest), found))
-        if fields:
+        added = (
+            list(_added(manifest["spec"], found.get("spec") or {}, "spec", whole=whole)) if _routes(manifest) else []
+        )
+        told = [(", ".join(each[:3]), word) for each, word in ((fields, "changed"), (added, "added")) if each]
+        if told:
             whom = last_editor(found)
-            yield f"{name_of(manifest)}: {', '.join(fields[:3])} changed{f' by {whom}' if whom else ''}"
+            sentence = "; ".join(f"{names} {word}" for names, word in told)
+            yield f"{name_of(manifest)}: {sentence}{f' by {whom}' if whom else ''}"
+
+
+def _routes(manifest: Json) -> bool:
+    return manifest["kind"] in ROUTING_KINDS
+
+
+def _added(wanted: Any, found: Any, path: str, *, whole: bool = True) -> Iterator[str]:
+    """The paths of what is there and was not stated, such as a fault in a route."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for name, value in found.items():
+            if name in wanted:
+                yield from _added(wanted[name], value, f"{path}.{name}")
+            elif whole and value not in ({}, [], None):
+                yield f"{path}.{name}"
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        for index, value in enumerate(found):
+            yield from _added(wanted[index], value, f"{path}[{index}]")
 
 
 def differs(cluster: Cluster, manifest: Json) -> bool:

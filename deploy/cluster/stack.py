@@ -23,6 +23,8 @@ from deploy.cluster.foreign import Watch
 from deploy.cluster.forward import forwarded
 from deploy.cluster.objects import apply, get, listed
 from deploy.cluster.readiness import Progress, await_ready, is_ready
+from deploy.cluster.refusals import NOT_FOUND, ApiError
+from deploy.cluster.switch import How
 from deploy.embedded.state import locked, refuse_reserved
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
@@ -160,7 +162,7 @@ def _route_first(cluster: Cluster, loaded: Loaded, info: StackInfo, phase: str, 
     with gateway(cluster, info) as url:
         reached = msgspec.structs.replace(info, gateway_url=url)
         state = StackDir(stack_dir(loaded.experiment.name))
-        switch.change(cluster, reached, state, find_phase(loaded, phase), edit=edit, by="deploy up")
+        switch.change(cluster, reached, state, find_phase(loaded, phase), How("deploy up", edit))
 
 
 def _finish(
@@ -291,7 +293,7 @@ def _way_in(
     cluster: Cluster, selector: Mapping[str, str], front: Front, wanted: Wanted, progress: Progress
 ) -> mesh.Ingress:
     if wanted.gateway:
-        return mesh.Ingress(wanted.gateway.rstrip("/"), "as given by --gateway", selector, front)
+        return mesh.given(cluster, selector, front, wanted.gateway)
     found = mesh.ingress(cluster, selector, front)
     progress(f"the way in is {found.how}{f': {found.url}' if found.url else ''}")
     return found
@@ -456,9 +458,25 @@ def connected(name: str) -> tuple[Cluster, StackInfo]:
 
 
 def route(
-    name: str, phase: str, *, edit: Edit | None = None, by: str = "deploy route", watch: Watch | None = None
+    name: str,
+    phase: str,
+    *,
+    edit: Edit | None = None,
+    by: str = "deploy route",
+    watch: Watch | None = None,
+    force: bool = False,
+    told: Progress = _quiet,
 ) -> journal.Change:
     """Put the routing of a phase in force; when it returns, every replica of the gateway has it.
+
+    Args:
+        name: Of the experiment.
+        phase: One of its phases.
+        edit: What a self-test does to the manifests.
+        by: Who asks for it, for the journal.
+        watch: What looks for others' changes meanwhile, and is told of ours.
+        force: Take over what others own besides the routes.
+        told: Told where it changes something, and what it leaves to others.
 
     Raises:
         StackError: no stack is up; there is no such phase; the cluster refuses it or the gateway does not take it.
@@ -470,9 +488,10 @@ def route(
         refuse_unset(loaded_of(info).experiment)
         state = StackDir(stack_dir(name))
         wanted = find_phase(loaded_of(info), phase)
+        told(f"{cluster}: namespace {loaded_of(info).experiment.namespace} is where phase {phase} is put in force")
         with gateway(cluster, info) as url:
             reached = msgspec.structs.replace(info, gateway_url=url)
-            change = switch.change(cluster, reached, state, wanted, edit=edit, by=by, watch=watch)
+            change = switch.change(cluster, reached, state, wanted, How(by, edit, watch, force, told))
         apply(cluster, _notice(info, phase), force=True)
         return change
 
@@ -557,7 +576,7 @@ def settle(name: str, before: journal.Change | None, told: Progress = _quiet) ->
     phase, edit, words = found
     with locked(name, told), gateway(cluster, info) as url:
         reached = msgspec.structs.replace(info, gateway_url=url)
-        switch.change(cluster, reached, StackDir(stack_dir(name)), phase, edit=edit, by="end of a run")
+        switch.change(cluster, reached, StackDir(stack_dir(name)), phase, How("end of a run", edit, told=told))
         apply(cluster, _notice(info, phase.name), force=True)
     told(words)
 
@@ -570,8 +589,19 @@ def _settle_attached(name: str, before: Sequence[Json], told: Progress) -> None:
     if found is None:
         told(_STAY)
         return
-    switch.set_routes(cluster, info, loaded, found[0])
-    told(found[1])
+    _put_back(cluster, info, found[0], found[1], told)
+
+
+def _put_back(cluster: Cluster, info: StackInfo, http: Sequence[Json], words: str, told: Progress) -> None:
+    """Give somebody else's VirtualService routes for good; where its owner has deleted it there is nothing to mend."""
+    loaded = loaded_of(info)
+    try:
+        switch.set_routes(cluster, info, loaded, http)
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        words = f"VirtualService {loaded.experiment.service} is gone: its owner has deleted it; no routes were put back"
+    told(words)
 
 
 @dataclass(frozen=True)
@@ -604,7 +634,8 @@ def status(name: str) -> Status:
         objects = [
             {**each, "spec": {"http": each["spec"]["http"]}} for each in objects if each["kind"] == "VirtualService"
         ]
-    return Status(info, phase, seen, tuple(ownership.drift(cluster, objects)))
+    drift = tuple(ownership.drift(cluster, objects, whole=not loaded.experiment.attach))
+    return Status(info, phase, seen, drift)
 
 
 def _stated(loaded: Loaded, info: StackInfo, last: journal.Change) -> list[Json]:
@@ -637,7 +668,7 @@ def down(
         lease.refuse_leased(cluster, experiment)
         if restore and here and here.cluster and here.cluster.before is not None:
             progress(f"{cluster}: putting the routes of VirtualService {experiment.service} back")
-            switch.set_routes(cluster, here, loaded_of(here), here.cluster.before)
+            _put_back(cluster, here, here.cluster.before, "routes are as they were before", progress)
         progress(f"{cluster}: removing what is ours in namespace {experiment.namespace}")
         removed = ownership.remove(cluster, experiment, progress)
         if here is None and info is not None and info.cluster is not None:
