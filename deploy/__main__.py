@@ -168,7 +168,9 @@ def _status_lines(found: embedded.StackStatus) -> list[str]:
 def down(experiment: str, target: str | None, context: str | None) -> None:
     """Take a stack down: processes or objects that are ours, and its state."""
     name = _name(experiment)
-    if _on_cluster(name, target):
+    if target == "embedded":
+        refuse_without_cluster({"context": context})
+    if _on_cluster(name, target) or context:  # a context is a cluster's
         from deploy.cluster import stack
 
         loaded = None if read_stack(name) else reading.load(experiment)

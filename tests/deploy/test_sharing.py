@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from api_server import Fault, kubeconfig, serving
 
+from deploy.__main__ import deploy
 from deploy.cluster import lease, ownership, stack
 from deploy.cluster.client import connect
 from deploy.cluster.stack import Wanted
@@ -11,7 +12,7 @@ from deploy.embedded.admin import wait_for
 from deploy.form import Form
 from deploy.manifests import manifests
 from experiments.conductor import Options, conduct
-from experiments.core import journal, reading
+from experiments.core import command, journal, reading
 from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.reading import to_mapping
@@ -161,6 +162,16 @@ def test_down_in_another_context_removes_there_and_leaves_what_is_known_here(lab
         assert stack.down("digits", None, "lab")
         assert lab.named() == ["Namespace tf-serving"]
         assert read_stack("digits") is None
+
+
+def test_a_context_means_a_cluster_also_where_nothing_is_known_here(lab, capsys):
+    put_up(lab, DIGITS)
+    lab.put(SPACE)
+    assert command.run(deploy, "python -m deploy", ["down", "digits", "--target", "embedded", "--context", "lab"]) == 2
+    assert lab.get("Deployment", "digits-classifier-large")
+    assert command.run(deploy, "python -m deploy", ["down", "digits", "--context", "lab"]) == 0
+    assert capsys.readouterr().out == "digits is down\n"
+    assert lab.named() == ["Namespace tf-serving"]
 
 
 def test_up_and_run_in_another_context_are_refused_while_the_stack_is_up_here(lab, tmp_path, monkeypatch):
