@@ -55,6 +55,12 @@ def _context() -> Decorator:
     return click.option("--context", help="kubernetes: context of the kubeconfig; needed where there are several.")
 
 
+def _force_conflicts() -> Decorator:
+    return click.option(
+        "--force-conflicts", "force", is_flag=True, help="kubernetes: take over fields that others own."
+    )
+
+
 def _on_cluster(name: str, target: str | None) -> bool:
     """Whether a stack that is up, or is asked for, is one on a cluster."""
     info = read_stack(name)
@@ -75,7 +81,7 @@ def _name(experiment: str) -> str:
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=_SET)
 @_target()
 @cluster_options
-@click.option("--force-conflicts", "force", is_flag=True, help="kubernetes: take over fields that others own.")
+@_force_conflicts()
 @click.option(
     "--dry-run", is_flag=True, help="kubernetes: let the API server say what it would do, and change nothing."
 )
@@ -107,14 +113,16 @@ def up(
 @_experiment()
 @click.argument("phase")
 @_target()
-def route(experiment: str, phase: str, target: str | None) -> None:
+@_force_conflicts()
+def route(experiment: str, phase: str, target: str | None, *, force: bool) -> None:
     """Put the routing of PHASE in force on a stack that is up."""
     name = _name(experiment)
     if _on_cluster(name, target):
         from deploy.cluster import stack
 
-        change = stack.route(name, phase)
+        change = stack.route(name, phase, force=force, told=command.say)
     else:
+        refuse_without_cluster({"force_conflicts": force})
         change = embedded.route(name, phase, progress=command.say)
     took = ((change.effective_us or change.applied_us) - change.applied_us) / 1000
     click.echo(f"phase {change.phase} is in force, {took:.0f} ms after it was applied")
@@ -160,7 +168,9 @@ def _status_lines(found: embedded.StackStatus) -> list[str]:
 def down(experiment: str, target: str | None, context: str | None) -> None:
     """Take a stack down: processes or objects that are ours, and its state."""
     name = _name(experiment)
-    if _on_cluster(name, target):
+    if target == "embedded":
+        refuse_without_cluster({"context": context})
+    if _on_cluster(name, target) or context:  # a context is a cluster's
         from deploy.cluster import stack
 
         loaded = None if read_stack(name) else reading.load(experiment)

@@ -1,5 +1,6 @@
 """Istio on a cluster: is it there, which version, does it inject, and where does traffic come in?"""
 
+import contextlib
 import re
 import shutil
 import socket
@@ -117,11 +118,41 @@ def ingress(cluster: Cluster, selector: Mapping[str, str], front: Front = PLAIN)
     Raises:
         StackError: no ready pod has the selector's labels.
     """
-    for service in _services(cluster, selector):
+    pod, services = _services(cluster, selector)
+    front = _targeted(front, pod, services)
+    for service in services:
         for url, how in _ways(cluster, service, front):
             if _reached(url):
                 return Ingress(url, how, selector, front)
     return Ingress(None, _advice(cluster), selector, front)
+
+
+def given(cluster: Cluster, selector: Mapping[str, str], front: Front, url: str) -> Ingress:
+    """The same where the user names the way in; where the gateway's own pods listen is read if they can be seen."""
+    with contextlib.suppress(StackError):
+        front = _targeted(front, *_services(cluster, selector))
+    return Ingress(url.rstrip("/"), "as given by --gateway", selector, front)
+
+
+def _targeted(front: Front, pod: Json, services: Sequence[Json]) -> Front:
+    """The port of a Gateway with the one at which its pods listen: Istio opens the `targetPort` of the Service."""
+    for service in services:
+        port = _port(service, front)
+        target = port.get("targetPort", port["port"]) if port else None
+        if isinstance(target, str):
+            target = _named_port(pod, target)
+        if target is not None:
+            return Front(front.port, front.tls, int(target))
+    return front
+
+
+def _named_port(pod: Json, name: str) -> int | None:
+    ports = (each for container in pod["spec"]["containers"] for each in container.get("ports") or ())
+    return next((int(each["containerPort"]) for each in ports if each.get("name") == name), None)
+
+
+def _port(service: Json, front: Front) -> Json | None:
+    return next((each for each in service["spec"].get("ports") or () if each.get("port") == front.port), None)
 
 
 def from_inside(cluster: Cluster, selector: Mapping[str, str], front: Front = PLAIN) -> str:
@@ -130,8 +161,8 @@ def from_inside(cluster: Cluster, selector: Mapping[str, str], front: Front = PL
     Raises:
         StackError: no ready pod has the selector's labels, or no Service with that port leads to it.
     """
-    for service in _services(cluster, selector):
-        if any(each.get("port") == front.port for each in service["spec"].get("ports") or ()):
+    for service in _services(cluster, selector)[1]:
+        if _port(service, front):
             name, space = service["metadata"]["name"], service["metadata"]["namespace"]
             return f"{front.scheme}://{name}.{space}:{front.port}"
     raise StackError(
@@ -139,8 +170,8 @@ def from_inside(cluster: Cluster, selector: Mapping[str, str], front: Front = PL
     )
 
 
-def _services(cluster: Cluster, selector: Mapping[str, str]) -> list[Json]:
-    """The Services that lead to the gateway's pods.
+def _services(cluster: Cluster, selector: Mapping[str, str]) -> tuple[Json, list[Json]]:
+    """A pod of the gateway, and the Services that lead to it.
 
     Raises:
         StackError: no ready pod has the selector's labels.
@@ -151,15 +182,15 @@ def _services(cluster: Cluster, selector: Mapping[str, str]) -> list[Json]:
         raise StackError(f"{cluster}: no ready pod has the Gateway's labels {labels}; install an ingress gateway.")
     own = dict(pods[0]["metadata"].get("labels") or {})
     services = listed(cluster, "v1", "Service", pods[0]["metadata"]["namespace"])
-    return [
+    return pods[0], [
         each for each in services if each["spec"].get("selector") and each["spec"]["selector"].items() <= own.items()
     ]
 
 
 def _ways(cluster: Cluster, service: Json, front: Front) -> Iterator[tuple[str, str]]:
     """URLs that may lead to a gateway's Service, the best first."""
-    spec, name = service["spec"], f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-    port = next((each for each in spec.get("ports") or () if each.get("port") == front.port), None)
+    name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+    port = _port(service, front)
     if port is None:
         return
     for entry in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():

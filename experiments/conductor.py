@@ -303,7 +303,7 @@ def _still_well(life: Life) -> None:
     """Raise a sentence about whatever died."""
     trouble = life.options.target.trouble(life.experiment.name)
     if trouble:
-        raise StackError(f"the stack died under the load: {trouble}")
+        raise StackError(trouble)
     life.copy_journal()  # what somebody else changes is told at once, not when the phase ends
     reason = life.brakes.why() if life.brakes else None
     if reason:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from experiments.progress import Narrator
 
 if TYPE_CHECKING:
     from deploy.cluster.foreign import Watch
+    from deploy.cluster.lease import Held
     from deploy.cluster.stack import Wanted
 
 Manifests = list[dict[str, Any]]
@@ -49,7 +51,7 @@ class Target(Protocol):
         """Put the routing of a phase in force."""
 
     def trouble(self, name: str) -> str | None:
-        """What is wrong with the stack under the load, in a sentence."""
+        """Why a run cannot go on, in a sentence: its stack has died, or is another run's now."""
 
 
 _BY = "experiments run"
@@ -98,7 +100,8 @@ class Embedded:
 
     def trouble(self, name: str) -> str | None:
         """See Target."""
-        return embedded.trouble(name)
+        wrong = embedded.trouble(name)
+        return f"the stack died under the load: {wrong}" if wrong else None
 
 
 @dataclass
@@ -107,17 +110,28 @@ class Kubernetes:
 
     wanted: "Wanted"
     _watch: "Watch | None" = field(default=None, repr=False)
+    _held: "Held | None" = field(default=None, repr=False)
 
     @contextlib.contextmanager
     def reserved(self, loaded: Loaded) -> Iterator[None]:
-        """See Target; a Lease in the cluster keeps runs from other machines away too."""
+        """See Target; a Lease in the cluster keeps runs from other machines away too.
+
+        Whoever is refused here has changed nothing, and has nothing to take down.
+        """
+        from deploy.cluster import lease, stack
+        from deploy.cluster.client import connect
+
+        cluster, book = connect(self.wanted.context), StackDir(stack_dir(loaded.experiment.name)).journal
         with embedded.reserved(loaded.experiment.name):
-            yield
+            stack.refuse_elsewhere(loaded.experiment.name, cluster)
+            stack.make_room(cluster, loaded, self.wanted)
+            with lease.leased(cluster, loaded.experiment, lambda held: _note_loss(held, book)) as self._held:
+                yield
 
     @contextlib.contextmanager
     def stack(self, loaded: Loaded, tampering: Tampering | None, narrator: Narrator) -> Iterator[StackInfo]:
         """See Target. What others change meanwhile goes to the journal."""
-        from deploy.cluster import foreign, lease, stack
+        from deploy.cluster import foreign, stack, switch
         from deploy.cluster.client import connect
 
         given = tampering or Tampering()
@@ -125,27 +139,32 @@ class Kubernetes:
             raise StackError("faults of serving processes are the embedded target's; a cluster's pods are not ours.")
         cluster = connect(self.wanted.context)
         with self._standing(loaded, given, narrator) as info, contextlib.ExitStack() as held:
-            held.enter_context(lease.leased(cluster, loaded.experiment))
             url = held.enter_context(stack.gateway(cluster, info))
             book = StackDir(stack_dir(loaded.experiment.name)).journal
             api = info.cluster.istio if info.cluster else ""
+            space, elsewhere = loaded.experiment.namespace, switch.gateway_spaces(cluster, info, loaded.experiment)
             self._watch = held.enter_context(
-                foreign.watching(cluster, loaded.experiment.namespace, api, lambda entry: _note(entry, book, narrator))
+                foreign.watching(cluster, space, api, lambda entry: _note(entry, book, narrator), elsewhere)
             )
             yield msgspec.structs.replace(info, gateway_url=url)
 
     @contextlib.contextmanager
     def _standing(self, loaded: Loaded, given: Tampering, narrator: Narrator) -> Iterator[StackInfo]:
+        """The stack, and what becomes of it: one that was there stays, whoever has put it up and from wherever."""
         from deploy.cluster import stack
+        from deploy.cluster.client import connect
 
-        name, was_up = loaded.experiment.name, stack.is_up(loaded.experiment.name)
-        before = stack.routing(name) if was_up else None
-        if was_up:
-            narrator.say(f"using the stack of {name} that is up; it will stay up")
+        cluster = connect(self.wanted.context)
+        found = stack.standing(cluster, loaded)
+        if found:
+            narrator.say(f"using the stack of {loaded.experiment.name} that is up; it will stay up")
         try:
             yield stack.up(loaded, self.wanted, edit=given.edit, progress=narrator.say)
         finally:
-            stack.leave(loaded, self.wanted.context, before, narrator.say)
+            if self._held and self._held.lost:
+                narrator.say(self._held.lost)
+            else:
+                stack.leave(loaded, self.wanted.context, found, narrator.say)
 
     def route(self, name: str, phase: str, edit: Callable[[Manifests], Manifests] | None) -> journal.Change:
         """See Target."""
@@ -155,9 +174,16 @@ class Kubernetes:
 
     def trouble(self, name: str) -> str | None:  # noqa: ARG002 - what a cluster heals by itself is no trouble of ours
         """See Target. A pod that dies is evidence, not trouble: the cluster replaces it."""
-        return None
+        return self._held.lost if self._held else None
 
 
 def _note(entry: journal.Foreign, book: Path, narrator: Narrator) -> None:
     journal.append(book, entry)
     narrator.say(f"somebody else: {entry.what}, by {entry.by}")
+
+
+def _note_loss(held: "Held", book: Path) -> None:
+    """From here on somebody else may change the routes, and nobody of us looks."""
+    if book.parent.exists():
+        what = f"the Lease of this run in namespace {held.experiment.namespace} was taken"
+        journal.append(book, journal.Foreign(time.time_ns() // 1000, what, held.taker, object="Lease", lasting=True))

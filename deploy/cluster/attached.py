@@ -51,7 +51,7 @@ def front_of(servers: Sequence[Json]) -> Front:
 
     >>> redirect = {"port": {"number": 80, "protocol": "HTTP"}, "tls": {"httpsRedirect": True}}
     >>> front_of([redirect, {"port": {"number": 443, "protocol": "HTTPS"}, "tls": {"mode": "SIMPLE"}}])
-    Front(port=443, tls=True)
+    Front(port=443, tls=True, target=None)
     """
     for protocols, tls in ((_PLAIN, False), (("HTTPS",), True)):
         for each in servers:
@@ -74,10 +74,24 @@ def _needed(cluster: Cluster, experiment: Experiment, version: str, kind: str) -
 
 def _gateway(cluster: Cluster, experiment: Experiment, api: str, virtual: Json) -> Json | None:
     """The first Gateway that a VirtualService names."""
-    for named in (virtual.get("spec") or {}).get("gateways") or ():
-        space, _, name = str(named).rpartition("/")
-        metadata = {"name": name, "namespace": space or experiment.namespace}
+    for space, name in _gateways(virtual, experiment.namespace):
+        metadata = {"name": name, "namespace": space}
         found = get(cluster, {"apiVersion": api, "kind": "Gateway", "metadata": metadata})
         if found is not None:
             return found
     return None
+
+
+def gateway_spaces(virtual: Json, namespace: str) -> list[str]:
+    """The namespaces other than its own of the Gateways that a VirtualService names.
+
+    >>> gateway_spaces({"spec": {"gateways": ["mesh", "own", "istio-system/public"]}}, "shop")
+    ['istio-system']
+    """
+    spaces = (space for space, _ in _gateways(virtual, namespace))
+    return list(dict.fromkeys(space for space in spaces if space != namespace))
+
+
+def _gateways(virtual: Json, namespace: str) -> list[tuple[str, str]]:
+    named = [str(each).rpartition("/") for each in (virtual.get("spec") or {}).get("gateways") or ()]
+    return [(space if space not in {"", "."} else namespace, name) for space, _, name in named if name != "mesh"]

@@ -126,7 +126,7 @@ def request(
     """
     target = f"{path}?{urlencode(query)}" if query else path
     for attempt in range(1, _ATTEMPTS + 1):
-        pause = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
+        pause = pause_s(attempt)
         try:
             response = _send(cluster, method, target, body, content)
             answer = response.read()
@@ -141,6 +141,11 @@ def request(
             pause = _retry_after(response.headers) or pause
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
+
+
+def pause_s(attempt: int) -> float:
+    """Seconds to wait after an attempt, the first being 1; partly by chance, so that not all come back at once."""
+    return min(_FIRST_PAUSE_S * 2.0**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
 
 
 def _decoded(answer: bytes) -> Json:

@@ -33,7 +33,9 @@ def _tried(loaded: Loaded, phase: str | None, wanted: Wanted) -> Iterator[str]:
     yield f"{cluster}: dry run, nothing is changed"
     form = wanted.form(istio.find(cluster).api)
     objects = manifests(loaded, find_phase(loaded, phase or loaded.experiment.phases[0].name), form)
-    tried = {name_of(each) for each in ownership.refused_beforehand(cluster, objects, force=wanted.force)}
+    tried = {
+        name_of(each) for each in ownership.refused_beforehand(cluster, loaded.experiment, objects, force=wanted.force)
+    }
     for each in objects:
         yield f"{name_of(each)}: " + ("accepted" if name_of(each) in tried else "not tried, its namespace is not there")
 
@@ -48,7 +50,8 @@ def status_lines(name: str) -> list[str]:
     lines += [f"  pod      {pod}  {arm}  {'ready' if ready else 'not ready'}" for pod, arm, ready in found.pods]
     lines += [f"  drift    {sentence}" for sentence in found.drift]
     if found.drift:
-        lines.append(f"  remedy   python -m deploy route {name} {found.phase if found.phase != ON_END else 'PHASE'}")
+        phase = found.phase if found.phase != ON_END else "PHASE"
+        lines.append(f"  remedy   python -m deploy route {name} {phase} --force-conflicts")
     return lines
 
 

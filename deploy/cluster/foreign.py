@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,9 @@ from experiments.core.journal import ROUTING_KINDS, Foreign
 
 Told = Callable[[Foreign], None]
 
+Key = tuple[str, str, str]
+Mark = tuple[str, int]
+
 _WATCH_S = 60
 _PAUSE_S = 1.0
 _BLIND_US = 10_000_000
@@ -25,15 +28,15 @@ _BLIND_US = 10_000_000
 class Watch:
     """What is known of the objects that decide the routing, and which of their changes are ours.
 
-    Ours are known by generation: whoever changes something through us holds `lock` and then says what it became.
-    `routed` has the VirtualServices that we change, and so put right with the next phase, and when we did so last, in
-    microseconds; `removed` the Deployments that we took away, whose pods follow them.
+    Ours are known by uid and generation, under kind, namespace and name: whoever changes something through us holds
+    `lock` and then says what it became. `routed` has the VirtualServices that we change, and so put right with the next
+    phase, and when we did so last, in microseconds; `removed` the Deployments that we took away; their pods follow.
     """
 
     cluster: Cluster
     namespace: str
     told: Told
-    known: dict[tuple[str, str], int] = field(default_factory=dict)
+    known: dict[Key, Mark] = field(default_factory=dict)
     routed: dict[str, int] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     pods: dict[str, str] = field(default_factory=dict)
@@ -43,7 +46,7 @@ class Watch:
 
     def ours(self, applied: Mapping[str, Any]) -> None:
         """Remember what an object became by our own hand; call it holding the lock."""
-        self.known[applied["kind"], applied["metadata"]["name"]] = int(applied["metadata"].get("generation") or 0)
+        self.known[_key(applied)] = _mark(applied)
         if applied["kind"] == "VirtualService":
             self.routed[applied["metadata"]["name"]] = _now_us()
         if applied["kind"] == "Deployment":
@@ -51,28 +54,57 @@ class Watch:
 
     def gone(self, kind: str, name: str) -> None:
         """Remember that we have deleted an object; call it holding the lock."""
-        self.known.pop((kind, name), None)
+        self.known.pop((kind, self.namespace, name), None)
         if kind == "Deployment":
             self.removed.add(name)
+
+
+def _key(item: Mapping[str, Any]) -> Key:
+    return item["kind"], str(item["metadata"].get("namespace", "")), item["metadata"]["name"]
+
+
+def _mark(item: Mapping[str, Any]) -> Mark:
+    """What tells one state of an object from the next: one that was made anew counts its generations from 1 again."""
+    return str(item["metadata"].get("uid", "")), int(item["metadata"].get("generation") or 0)
 
 
 def _now_us() -> int:
     return time.time_ns() // 1000
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What one watch is for."""
+
+    version: str
+    kind: str
+    namespace: str
+
+
 @contextlib.contextmanager
-def watching(cluster: Cluster, namespace: str, istio_api: str, told: Told) -> Iterator[Watch]:
+def watching(
+    cluster: Cluster, namespace: str, istio_api: str, told: Told, elsewhere: Sequence[str] = ()
+) -> Iterator[Watch]:
     """Tell of every change that is not ours, for as long as the block.
+
+    Args:
+        cluster: Where.
+        namespace: The experiment's.
+        istio_api: The API version of the routing.
+        told: Told of each change.
+        elsewhere: Other namespaces whose Gateways the routes are bound to.
 
     Raises:
         ApiError: what is there now cannot be listed.
     """
     watch = Watch(cluster, namespace, told)
     kinds = [*((istio_api, kind) for kind in ROUTING_KINDS), ("apps/v1", "Deployment"), ("v1", "Pod")]
-    since = {kind: _know(watch, version, kind) for version, kind in kinds}
+    watched_all = [_Kind(version, kind, namespace) for version, kind in kinds]
+    watched_all += [_Kind(istio_api, "Gateway", space) for space in elsewhere if space != namespace]
+    since = [_know(watch, each) for each in watched_all]
     threads = [
-        threading.Thread(target=_follow, args=(watch, version, kind, since[kind]), name=f"watch {kind}", daemon=True)
-        for version, kind in kinds
+        threading.Thread(target=_follow, args=(watch, each, start), name=f"watch {each.kind}", daemon=True)
+        for each, start in zip(watched_all, since, strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -82,9 +114,9 @@ def watching(cluster: Cluster, namespace: str, istio_api: str, told: Told) -> It
         watch.ended.set()  # the threads are waiting for events and end with the process, or with their next one
 
 
-def _know(watch: Watch, version: str, kind: str) -> str:
+def _know(watch: Watch, kind: _Kind) -> str:
     """Take what is there now for known; where a watch can go on from."""
-    items, since = listing(watch.cluster, version, kind, watch.namespace)
+    items, since = listing(watch.cluster, kind.version, kind.kind, kind.namespace)
     with watch.lock:
         for item in items:
             _remember(watch, item)
@@ -96,31 +128,31 @@ def _remember(watch: Watch, item: Json) -> None:
     if item["kind"] == "Pod":
         watch.pods[metadata["uid"]] = metadata["name"]
     else:
-        watch.known[item["kind"], metadata["name"]] = int(metadata.get("generation") or 0)
+        watch.known[_key(item)] = _mark(item)
 
 
-def _follow(watch: Watch, version: str, kind: str, since: str) -> None:
+def _follow(watch: Watch, kind: _Kind, since: str) -> None:
     """Watch one kind until told to end; a watch that breaks off or is too old begins anew from a list."""
     blind_us, told = 0, False
     while not watch.ended.is_set():
         try:
-            for event in watched(watch.cluster, version, kind, watch.namespace, since, _WATCH_S):
+            for event in watched(watch.cluster, kind.version, kind.kind, kind.namespace, since, _WATCH_S):
                 if watch.ended.is_set():
                     return
                 blind_us, told = 0, False
                 since = str(event["object"]["metadata"].get("resourceVersion") or since)
                 if event["type"] != "BOOKMARK":
-                    _hear(watch, event["type"], {"apiVersion": version, "kind": kind, **event["object"]})
+                    _hear(watch, event["type"], {"apiVersion": kind.version, "kind": kind.kind, **event["object"]})
         except StackError as error:
             blind_us = blind_us or _now_us()
             watch.troubles.append(str(error))
             watch.ended.wait(_PAUSE_S)
-            caught_up = _catch_up(watch, version, kind, blind_us)
+            caught_up = _catch_up(watch, kind, blind_us)
             if caught_up:
                 since, blind_us, told = caught_up, 0, False
             elif not told and _now_us() - blind_us > _BLIND_US:
                 told = True
-                watch.told(_unseen(kind, blind_us, error))
+                watch.told(_unseen(kind.kind, blind_us, error))
 
 
 def _unseen(kind: str, blind_us: int, error: StackError) -> Foreign:
@@ -129,20 +161,22 @@ def _unseen(kind: str, blind_us: int, error: StackError) -> Foreign:
     return Foreign(blind_us, what, "somebody unseen", object=kind)
 
 
-def _catch_up(watch: Watch, version: str, kind: str, blind_us: int) -> str | None:
+def _catch_up(watch: Watch, kind: _Kind, blind_us: int) -> str | None:
     """List anew, and hear of what was missed meanwhile: it may be as old as the end of the watch."""
     try:
-        items, since = listing(watch.cluster, version, kind, watch.namespace)
+        items, since = listing(watch.cluster, kind.version, kind.kind, kind.namespace)
     except StackError as error:
         watch.troubles.append(str(error))
         return None
-    there = {item["metadata"]["name"] for item in items}
+    there = {_key(item) for item in items}
     with watch.lock:
-        missing = [(each, name) for each, name in watch.known if each == kind and name not in there]
+        known = [key for key in watch.known if key[:2] == (kind.kind, kind.namespace)]
+        missing = [(key, watch.known[key][0]) for key in known if key not in there]
     for item in items:
         _hear(watch, "MODIFIED", item, blind_us)
-    for each, name in missing:
-        _hear(watch, "DELETED", {"apiVersion": version, "kind": each, "metadata": {"name": name}}, blind_us)
+    for (_, space, name), uid in missing:
+        metadata = {"name": name, "namespace": space, "uid": uid}
+        _hear(watch, "DELETED", {"apiVersion": kind.version, "kind": kind.kind, "metadata": metadata}, blind_us)
     return since
 
 
@@ -158,14 +192,17 @@ def _hear(watch: Watch, what: str, item: Json, since_us: int | None = None) -> N
 
 
 def _change(watch: Watch, what: str, item: Json) -> tuple[str, str] | None:
-    key, generation = (item["kind"], item["metadata"]["name"]), int(item["metadata"].get("generation") or 0)
+    key, (uid, generation) = _key(item), _mark(item)
+    before_uid, before = watch.known.get(key, ("", -1))
     if what == "DELETED":
-        return (f"{name_of(item)} was deleted", "an unknown hand") if watch.known.pop(key, None) is not None else None
-    before = watch.known.get(key)
-    if before is not None and generation <= before:
+        if before < 0 or uid != before_uid:  # not known, or the one before the one that is there now
+            return None
+        del watch.known[key]
+        return f"{name_of(item)} was deleted", "an unknown hand"
+    if uid == before_uid and generation <= before:
         return None
-    watch.known[key] = generation
-    verb = "changed" if before is not None else "created"
+    watch.known[key] = uid, generation
+    verb = "created" if before < 0 else "changed" if uid == before_uid else "deleted and created anew"
     return f"{name_of(item)} was {verb}{_summary(item)}", last_editor(item) or MANAGER
 
 

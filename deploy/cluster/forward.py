@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,13 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward
 from websocket import WebSocketException
 
-from deploy.cluster.client import Cluster
-from deploy.cluster.refusals import Asked, refusal, unreachable
+from deploy.cluster.client import Cluster, pause_s
+from deploy.cluster.refusals import RETRIED, ApiError, Asked, refusal, unreachable
 from experiments.core.errors import StackError
 
 _CHUNK = 2**16
 _IDLE_S = 120.0
+_ATTEMPTS = 4
 
 
 @dataclass
@@ -91,7 +93,18 @@ def _pump(source: Any, sink: Any) -> None:
 
 
 def _open(forward: _Forward) -> Any:
-    """A socket to the pod's port."""
+    """A socket to the pod's port; tried again where the API server is busy, or breaks the connection off."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _try(forward)
+        except ApiError as error:
+            if attempt == _ATTEMPTS or error.status not in {0, *RETRIED}:
+                raise
+            time.sleep(pause_s(attempt))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _try(forward: _Forward) -> Any:
     # A client of its own: while it upgrades a connection, the library rewires the one that it is given.
     core = client.CoreV1Api(client.ApiClient(forward.cluster.api.configuration))
     asked = Asked("create", "pods/portforward", forward.pod, forward.namespace)

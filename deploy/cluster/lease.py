@@ -5,7 +5,8 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from deploy.cluster.client import Cluster, Json, request
@@ -19,24 +20,52 @@ _RENEW_S = 10.0
 _FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
+@dataclass
+class Held:
+    """A Lease that is ours; `lost` says in a sentence who took it from us, `taker` whom that names."""
+
+    cluster: Cluster
+    experiment: Experiment
+    told: Callable[["Held"], None] = lambda _: None
+    lost: str | None = None
+    taker: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
 @contextlib.contextmanager
-def leased(cluster: Cluster, experiment: Experiment) -> Iterator[None]:
+def leased(cluster: Cluster, experiment: Experiment, told: Callable[[Held], None] = lambda _: None) -> Iterator[Held]:
     """Hold the Lease of an experiment for as long as the block, renewing it; a holder that died loses it by time.
+
+    Args:
+        cluster: Where.
+        experiment: Whose routes are to be changed by nobody else.
+        told: Told once if somebody takes the Lease from us.
 
     Raises:
         StackError: somebody else holds it, and is named.
     """
     _acquire(cluster, experiment)
-    ended = threading.Event()
-    thread = threading.Thread(target=_renew, args=(cluster, experiment, ended), name="lease", daemon=True)
+    held = Held(cluster, experiment, told)
+    thread = threading.Thread(target=_renew, args=(held,), name="lease", daemon=True)
     thread.start()
     try:
-        yield
+        yield held
     finally:
-        ended.set()
+        held.ended.set()
         thread.join()
         with contextlib.suppress(ApiError):
             _release(cluster, experiment)
+
+
+def refuse_leased(cluster: Cluster, experiment: Experiment) -> None:
+    """Raise if somebody else's run holds the Lease: whatever we changed would be changed under it.
+
+    Raises:
+        StackError: naming the holder.
+    """
+    found = get(cluster, _manifest(experiment))
+    if found is not None and _held_by_another(found):
+        raise StackError(_in_use(cluster, experiment, str(found["spec"]["holderIdentity"])))
 
 
 def holder() -> str:
@@ -98,21 +127,41 @@ def _write(cluster: Cluster, experiment: Experiment, found: Json | None) -> None
     request(cluster, asked, "PUT", path_of(cluster, manifest), body={**manifest, "metadata": version, "spec": spec})
 
 
-def _renew(cluster: Cluster, experiment: Experiment, ended: threading.Event) -> None:
-    while not ended.wait(_RENEW_S):
-        # A lost renewal is made up for by the next one; the Lease lasts for three.
+def _renew(held: Held) -> None:
+    """Renew until the block ends, or the Lease is somebody else's: what is not ours any more is not taken back."""
+    while not held.ended.wait(_RENEW_S):
+        # A renewal that fails is made up for by the next one; the Lease lasts for three.
         with contextlib.suppress(ApiError):
-            _write(cluster, experiment, get(cluster, _manifest(experiment)))
+            found = get(held.cluster, _manifest(held.experiment))
+            if found is not None and not _is_ours(found):
+                held.taker = str((found.get("spec") or {}).get("holderIdentity") or "somebody")
+                held.lost = _taken(held)
+                held.told(held)
+                return
+            # It replaces the very version that was read: of two that write, one is refused and looks again.
+            _write(held.cluster, held.experiment, found)
+
+
+def _is_ours(found: Json) -> bool:
+    return bool((found.get("spec") or {}).get("holderIdentity") == holder())
+
+
+def _taken(held: Held) -> str:
+    return (
+        f"{held.experiment.name}: {held.taker} has taken the Lease of this run in {held.cluster}; nothing more is "
+        "changed from here, and what is there is left as it is; run it again when the other one has ended."
+    )
 
 
 def _release(cluster: Cluster, experiment: Experiment) -> None:
     manifest = _manifest(experiment)
     found = get(cluster, manifest)
-    if found is None or (found.get("spec") or {}).get("holderIdentity") != holder():
+    if found is None or not _is_ours(found):
         return
     asked = Asked("delete", "leases.coordination.k8s.io", manifest["metadata"]["name"], experiment.namespace)
     try:
-        request(cluster, asked, "DELETE", path_of(cluster, manifest))
+        version = {"preconditions": {"resourceVersion": found["metadata"]["resourceVersion"]}}
+        request(cluster, asked, "DELETE", path_of(cluster, manifest), body=version)
     except ApiError as error:
-        if error.status != NOT_FOUND:
+        if error.status not in {NOT_FOUND, CONFLICT}:
             raise

@@ -8,6 +8,7 @@ from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import MANAGER, apply, delete, get, listed, name_of, serves
 from deploy.form import MANAGED_BY
 from experiments.core.errors import StackError
+from experiments.core.journal import ROUTING_KINDS
 from experiments.core.spec import Experiment
 
 Progress = Callable[[str], None]
@@ -21,7 +22,6 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("policy/v1", "PodDisruptionBudget"),
     ("v1", "Service"),
     ("apps/v1", "Deployment"),
-    ("v1", "ServiceAccount"),
     ("v1", "ConfigMap"),
 )
 """Everything that we ever apply, in the order in which it is removed: routes first, then what they lead to."""
@@ -39,6 +39,30 @@ def is_ours(found: Mapping[str, Any], experiment: Experiment) -> bool:
     return labels_of(experiment).items() <= (found["metadata"].get("labels") or {}).items()
 
 
+def notice(experiment: Experiment) -> Json:
+    """What names the ConfigMap that tells other machines what is up; it is all that we create beside others' stacks."""
+    name, labels = f"splitproof-{experiment.name}", labels_of(experiment)
+    metadata = {"name": name, "namespace": experiment.namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+def refuse_shared(cluster: Cluster, found: Mapping[str, Any], experiment: Experiment) -> None:
+    """Raise if an object is that of another experiment's stack: of two that share one, neither could be taken down.
+
+    Raises:
+        StackError: naming the object and the experiment.
+    """
+    labels = found["metadata"].get("labels") or {}
+    whose = str(labels.get("app.kubernetes.io/part-of", ""))
+    if found["kind"] == "Namespace" or not MANAGED_BY.items() <= labels.items() or whose == experiment.name:
+        return
+    raise StackError(
+        f"{cluster}: {name_of(found)} in namespace {experiment.namespace} belongs to the stack of experiment "
+        f"{whose or '(unnamed)'}, and no two share one; take that down (python -m deploy down {whose} --target "
+        "kubernetes), or give this one another `namespace` or `model`."
+    )
+
+
 def apply_all(
     cluster: Cluster, experiment: Experiment, manifests: Sequence[Json], progress: Progress, *, force: bool = False
 ) -> list[Json]:
@@ -46,10 +70,13 @@ def apply_all(
 
     Raises:
         ApiError: the first that is refused, with the owner of a field in conflict.
+        StackError: one is that of another experiment's stack.
     """
     applied = []
     for manifest in manifests:
         before = get(cluster, manifest)
+        if before is not None:
+            refuse_shared(cluster, before, experiment)
         theirs = before is not None and not is_ours(before, experiment)
         ours = manifest["kind"] != "Namespace" and not theirs
         after = apply(cluster, _labelled(manifest, experiment) if ours else _unlabelled(manifest), force=force)
@@ -73,30 +100,65 @@ def _unlabelled(manifest: Json) -> Json:
     return {**manifest, "metadata": {**bare, **({"labels": labels} if labels else {})}}
 
 
-def refused_beforehand(cluster: Cluster, manifests: Sequence[Json], *, force: bool) -> list[Json]:
+def refused_beforehand(
+    cluster: Cluster, experiment: Experiment, manifests: Sequence[Json], *, force: bool
+) -> list[Json]:
     """What the API server would make of manifests, without changing anything.
 
     Objects of a namespace that is not there yet cannot be tried: the server has nowhere to try them.
 
     Raises:
         ApiError: the first that it would refuse.
+        StackError: one is that of another experiment's stack.
     """
     there = {each["metadata"]["name"] for each in manifests if each["kind"] == "Namespace" and get(cluster, each)}
     tried = [each for each in manifests if each["kind"] == "Namespace" or each["metadata"]["namespace"] in there]
+    for found in filter(None, (get(cluster, each) for each in tried)):
+        refuse_shared(cluster, found, experiment)
     return [apply(cluster, each, force=force, dry=True) for each in tried]
 
 
-def drift(cluster: Cluster, manifests: Sequence[Json]) -> Iterator[str]:
-    """A sentence for each object that is missing, or of which somebody has changed a field that we state."""
+def drift(cluster: Cluster, manifests: Sequence[Json], *, whole: bool = True) -> Iterator[str]:
+    """A sentence for each object that is missing, or of which somebody has changed a field that we state.
+
+    Of the kinds that route, to which the server adds nothing, fields that somebody has added are told too.
+
+    Args:
+        cluster: Where they are.
+        manifests: As they should be.
+        whole: The specifications are stated whole; otherwise what is beside their fields is others' business.
+    """
     for manifest in manifests:
         found = get(cluster, manifest)
         if found is None:
             yield f"{name_of(manifest)} is missing"
             continue
         fields = list(_differences(_stated(manifest), found))
-        if fields:
+        added = (
+            list(_added(manifest["spec"], found.get("spec") or {}, "spec", whole=whole)) if _routes(manifest) else []
+        )
+        told = [(", ".join(each[:3]), word) for each, word in ((fields, "changed"), (added, "added")) if each]
+        if told:
             whom = last_editor(found)
-            yield f"{name_of(manifest)}: {', '.join(fields[:3])} changed{f' by {whom}' if whom else ''}"
+            sentence = "; ".join(f"{names} {word}" for names, word in told)
+            yield f"{name_of(manifest)}: {sentence}{f' by {whom}' if whom else ''}"
+
+
+def _routes(manifest: Json) -> bool:
+    return manifest["kind"] in ROUTING_KINDS
+
+
+def _added(wanted: Any, found: Any, path: str, *, whole: bool = True) -> Iterator[str]:
+    """The paths of what is there and was not stated, such as a fault in a route."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for name, value in found.items():
+            if name in wanted:
+                yield from _added(wanted[name], value, f"{path}.{name}")
+            elif whole and value not in ({}, [], None):
+                yield f"{path}.{name}"
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        for index, value in enumerate(found):
+            yield from _added(wanted[index], value, f"{path}[{index}]")
 
 
 def differs(cluster: Cluster, manifest: Json) -> bool:
@@ -136,15 +198,13 @@ def _writes(entry: Mapping[str, Any]) -> bool:
     return "f:spec" in fields or "f:data" in fields
 
 
-def remove(
-    cluster: Cluster, experiment: Experiment, progress: Progress, kinds: Sequence[tuple[str, str]] = KINDS
-) -> list[str]:
+def remove(cluster: Cluster, experiment: Experiment, progress: Progress) -> list[str]:
     """Delete what carries our labels in the experiment's namespace, and wait until it is gone; its objects by name.
 
     Raises:
         StackError: something is not gone in time, such as an object with a finalizer.
     """
-    doomed = list(_ours(cluster, experiment, kinds))
+    doomed = ours(cluster, experiment)
     for found in doomed:
         delete(cluster, found)
         progress(f"{name_of(found)}: deleted")
@@ -152,12 +212,19 @@ def remove(
     return [name_of(found) for found in doomed]
 
 
-def _ours(cluster: Cluster, experiment: Experiment, kinds: Sequence[tuple[str, str]]) -> Iterator[Json]:
+def ours(cluster: Cluster, experiment: Experiment) -> list[Json]:
+    """What carries an experiment's labels in its namespace, in the order in which it is removed."""
+    if experiment.attach:  # the rest is somebody else's, and nothing that we need be allowed to list
+        found = get(cluster, notice(experiment))
+        return [found] if found is not None and is_ours(found, experiment) else []
     labels = ",".join(f"{name}={value}" for name, value in labels_of(experiment).items())
-    for version, kind in kinds:
-        known = next((each for each in versions(version) if serves(cluster, each, kind)), None)
-        if known:
-            yield from listed(cluster, known, kind, experiment.namespace, labels)
+    known = [next((each for each in versions(version) if serves(cluster, each, kind)), "") for version, kind in KINDS]
+    return [
+        each
+        for version, (_, kind) in zip(known, KINDS, strict=True)
+        if version
+        for each in listed(cluster, version, kind, experiment.namespace, labels)
+    ]
 
 
 def versions(version: str) -> tuple[str, ...]:

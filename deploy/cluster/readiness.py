@@ -29,8 +29,9 @@ def await_ready(cluster: Cluster, manifests: Sequence[Json], within_s: float, pr
             if sentence not in told:
                 progress(f"waiting for {sentence}")
                 told.add(sentence)
-        if any(reason in sentence for sentence in waiting for reason in HOPELESS):
-            raise StackError(f"{cluster}: {waiting[0]}; waiting cannot mend it; correct it and run it again.")
+        hopeless = next((each for each in waiting if any(reason in each for reason in HOPELESS)), None)
+        if hopeless:
+            raise StackError(f"{cluster}: {hopeless}; waiting cannot mend it; correct it and run it again.")
         if time.monotonic() > end:
             more = f" (and {len(waiting) - 1} more)" if len(waiting) > 1 else ""
             raise StackError(
@@ -101,7 +102,28 @@ def pod_reason(cluster: Cluster, pod: Json) -> str:
             last = last_line(cluster, pod, container["name"]) if reason == "CrashLoopBackOff" else ""
             told = last or " ".join(str(waiting.get("message") or "").split())
             return f"pod {name}, container {container['name']}: {reason}{f': {told}' if told else ''}"
-    return ""
+    return _warning(cluster, pod)
+
+
+def _warning(cluster: Cluster, pod: Json) -> str:
+    """The last warning about a pod whose containers are only being made, such as a volume that is not there."""
+    metadata = pod["metadata"]
+    about = {"involvedObject.kind": "Pod", "involvedObject.name": metadata["name"], "type": "Warning"}
+    fields = ",".join(f"{name}={value}" for name, value in about.items())
+    try:
+        found = listed(cluster, "v1", "Event", metadata["namespace"], fields=fields)
+    except ApiError:  # what it would say is missed, and no reason to stop waiting
+        return ""
+    if not found:
+        return ""
+    last = max(found, key=_when)
+    return f"pod {metadata['name']}: {last.get('reason', '')}: {' '.join(str(last.get('message') or '').split())}"
+
+
+def _when(event: Mapping[str, Any]) -> str:
+    """When an event was seen last; which field says so depends on who wrote it."""
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def last_line(cluster: Cluster, pod: Json, container: str, *, previous: bool = True) -> str:

@@ -58,6 +58,11 @@ def unreachable(where: str, asked: Asked, error: Exception) -> ApiError:
     )
 
 
+def owners(causes: Sequence[Mapping[str, str]]) -> str:
+    """The fields of a conflict, each with who owns it."""
+    return "; ".join(f"{cause.get('field', '?')}: {cause.get('message', '')}" for cause in causes)
+
+
 def _status(body: bytes) -> Mapping[str, Any]:
     try:
         found = json.loads(body)
@@ -73,8 +78,10 @@ def _sentence(asked: Asked, status: int, message: str, causes: Sequence[Mapping[
         rule = f"grant the verb {asked.verb!r} on {asked.resource!r}"
         return f"forbids to {asked} (403): {message}; {rule} (deploy/rbac has the roles that each mode needs)."
     if status == CONFLICT and causes:
-        owners = "; ".join(f"{cause.get('field', '?')}: {cause.get('message', '')}" for cause in causes)
-        return f"did not {asked}: others own fields that we would change ({owners}); --force-conflicts takes them over."
+        return (
+            f"did not {asked}: others own fields that we would change ({owners(causes)}); --force-conflicts takes them "
+            "over."
+        )
     if status == NOT_FOUND:
         return f"cannot {asked}: there is none (404): {message}; create it first."
     if status == INVALID:

@@ -17,12 +17,14 @@ from deploy import istio as mesh
 from deploy import models as provisioning
 from deploy import payloads as bodies
 from deploy import references
-from deploy.cluster import attached, ownership, switch
+from deploy.cluster import attached, lease, ownership, switch
 from deploy.cluster.client import Cluster, Json, connect
 from deploy.cluster.foreign import Watch
 from deploy.cluster.forward import forwarded
 from deploy.cluster.objects import apply, get, listed
 from deploy.cluster.readiness import Progress, await_ready, is_ready
+from deploy.cluster.refusals import NOT_FOUND, ApiError
+from deploy.cluster.switch import How
 from deploy.embedded.state import locked, refuse_reserved
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
@@ -41,9 +43,6 @@ from experiments.core.stack import PLAIN, ClusterInfo, Front, Pod, StackDir, Sta
 from experiments.core.versions import installed
 
 TARGET = "kubernetes"
-
-_NOTICES = (("v1", "ConfigMap"),)
-"""All that we create beside somebody else's stack."""
 
 _STAY = "routes stay as the last phase left them (on_end: leave)"
 
@@ -106,8 +105,7 @@ def up(
     refuse_unusable(wanted.access)
     progress(f"{cluster}: namespace {experiment.namespace} is where everything goes")
     with locked(experiment.name, progress):
-        refuse_reserved(experiment.name)
-        refuse_elsewhere(experiment.name)
+        _refuse_used(cluster, experiment)
         found = mesh.find(cluster)
         if experiment.attach:
             return _attach(cluster, loaded, wanted, found, first_phase, progress)
@@ -115,7 +113,7 @@ def up(
         phase = find_phase(loaded, first_phase or _present_phase(loaded) or experiment.phases[0].name)
         objects = manifests(loaded, phase, form)
         mesh.refuse_too_old(found, objects)
-        ownership.refused_beforehand(cluster, objects, force=wanted.force)
+        ownership.refused_beforehand(cluster, experiment, objects, force=wanted.force)
         models, expected = _provision(loaded, progress)
         for line in _guidance(cluster, experiment, models, form):
             progress(line)
@@ -125,6 +123,8 @@ def up(
         selector = next(each for each in objects if each["kind"] == "Gateway")["spec"]["selector"]
         way_in = _way_in(cluster, selector, PLAIN, wanted, progress)
         info = _describe(loaded, cluster, wanted, found.api, models, way_in)
+        # Before the first change of a route: whatever happens from here on, it is known what to take down or settle.
+        write_json(StackDir(stack_dir(experiment.name)).info, info)
         _route_first(cluster, loaded, info, phase.name, edit)
         checked = _check(cluster, info, expected, progress)
         return _finish(cluster, loaded, info, checked, phase.name, progress)
@@ -136,7 +136,7 @@ def _attach(
     """Use what is there; its routes alone are changed, and remembered as they were."""
     there = attached.examine(cluster, loaded.experiment, istio.api)
     known = read_stack(loaded.experiment.name)
-    before = known.cluster.before if known and known.cluster else None
+    before = known.cluster.before if known and known.cluster and known.cluster.server == cluster.server else None
     way_in = _way_in(cluster, there.gateway, there.front, wanted, told)
     if loaded.experiment.named:
         models, expected = _provision(loaded, told)
@@ -158,10 +158,11 @@ def _attach(
 
 
 def _route_first(cluster: Cluster, loaded: Loaded, info: StackInfo, phase: str, edit: Edit | None) -> None:
+    lease.refuse_leased(cluster, loaded.experiment)  # it may have been taken while we waited for pods
     with gateway(cluster, info) as url:
         reached = msgspec.structs.replace(info, gateway_url=url)
         state = StackDir(stack_dir(loaded.experiment.name))
-        switch.change(cluster, reached, state, find_phase(loaded, phase), edit=edit, by="deploy up")
+        switch.change(cluster, reached, state, find_phase(loaded, phase), How("deploy up", edit))
 
 
 def _finish(
@@ -191,17 +192,57 @@ def _way_in_words(info: StackInfo) -> str:
     return info.cluster.way_in if info.cluster else ""
 
 
-def refuse_elsewhere(name: str) -> None:
-    """Raise if the state directory of this name is that of an embedded stack.
+def refuse_elsewhere(name: str, cluster: Cluster | None = None) -> None:
+    """Raise if the state directory of this name is that of an embedded stack, or of one in another cluster.
+
+    Args:
+        name: Of the experiment.
+        cluster: Where its stack is wanted now; any will do if None.
 
     Raises:
         StackError: it is.
     """
+    info = None
     with contextlib.suppress(StackError):
         info = read_stack(name)
-        if info is None or info.target == TARGET:
+        if info is None:
             return
-    raise StackError(f"{name}: an embedded stack is up under this name; run: python -m deploy down {name}")
+    if info is None or info.target != TARGET:
+        raise StackError(f"{name}: an embedded stack is up under this name; run: python -m deploy down {name}")
+    if cluster and info.cluster and not _is_in(info, cluster):
+        raise StackError(
+            f"{name}: its stack is up in context {info.cluster.context} ({info.cluster.server}), and this is "
+            f"{cluster}; run: python -m deploy down {name}, or give this one a name: --set name={name}-2"
+        )
+
+
+def _is_in(info: StackInfo, cluster: Cluster) -> bool:
+    """Whether a stack is in a cluster: one that was made anew has its context's name still, an alias its server."""
+    there = info.cluster
+    return there is not None and (there.context == cluster.context or there.server == cluster.server)
+
+
+def _refuse_used(cluster: Cluster, experiment: Experiment) -> None:
+    """Raise where somebody else's run, or another stack of this name, would be changed under its owner."""
+    refuse_reserved(experiment.name)
+    refuse_elsewhere(experiment.name, cluster)
+    lease.refuse_leased(cluster, experiment)
+
+
+def make_room(cluster: Cluster, loaded: Loaded, wanted: Wanted) -> None:
+    """Make the namespace, where there is none: the Lease of a run lies in it, and nobody can hold one without.
+
+    Raises:
+        StackError: Istio is missing, or the API server refuses it.
+    """
+    experiment = loaded.experiment
+    if experiment.attach:  # somebody else's namespace is there, or there is nothing to attach to
+        return
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": experiment.namespace}}
+    if get(cluster, space) is None:
+        objects = manifests(loaded, experiment.phases[0], wanted.form(mesh.find(cluster).api))
+        made = [each for each in objects if each["kind"] == "Namespace"]
+        ownership.apply_all(cluster, experiment, made, _quiet, force=wanted.force)
 
 
 def _present_phase(loaded: Loaded) -> str | None:
@@ -252,7 +293,7 @@ def _way_in(
     cluster: Cluster, selector: Mapping[str, str], front: Front, wanted: Wanted, progress: Progress
 ) -> mesh.Ingress:
     if wanted.gateway:
-        return mesh.Ingress(wanted.gateway.rstrip("/"), "as given by --gateway", selector, front)
+        return mesh.given(cluster, selector, front, wanted.gateway)
     found = mesh.ingress(cluster, selector, front)
     progress(f"the way in is {found.how}{f': {found.url}' if found.url else ''}")
     return found
@@ -372,18 +413,13 @@ def _bare_pods(cluster: Cluster, experiment: Experiment, api: str) -> list[str]:
 def _notice(info: StackInfo, phase: str) -> Json:
     """The ConfigMap that tells other machines what is up."""
     experiment = loaded_of(info).experiment
-    metadata = {
-        "name": f"splitproof-{experiment.name}",
-        "namespace": experiment.namespace,
-        "labels": ownership.labels_of(experiment),
-    }
     data = {
         "experiment": msgspec.json.encode(info.experiment).decode(),
         "experiment_hash": info.experiment_hash,
         "phase": phase,
         "gateway_url": info.gateway_url,
     }
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+    return {**ownership.notice(experiment), "data": data}
 
 
 @contextlib.contextmanager
@@ -422,9 +458,25 @@ def connected(name: str) -> tuple[Cluster, StackInfo]:
 
 
 def route(
-    name: str, phase: str, *, edit: Edit | None = None, by: str = "deploy route", watch: Watch | None = None
+    name: str,
+    phase: str,
+    *,
+    edit: Edit | None = None,
+    by: str = "deploy route",
+    watch: Watch | None = None,
+    force: bool = False,
+    told: Progress = _quiet,
 ) -> journal.Change:
     """Put the routing of a phase in force; when it returns, every replica of the gateway has it.
+
+    Args:
+        name: Of the experiment.
+        phase: One of its phases.
+        edit: What a self-test does to the manifests.
+        by: Who asks for it, for the journal.
+        watch: What looks for others' changes meanwhile, and is told of ours.
+        force: Take over what others own besides the routes.
+        told: Told where it changes something, and what it leaves to others.
 
     Raises:
         StackError: no stack is up; there is no such phase; the cluster refuses it or the gateway does not take it.
@@ -432,12 +484,14 @@ def route(
     with locked(name, _quiet):
         refuse_reserved(name)
         cluster, info = connected(name)
+        lease.refuse_leased(cluster, loaded_of(info).experiment)
         refuse_unset(loaded_of(info).experiment)
         state = StackDir(stack_dir(name))
         wanted = find_phase(loaded_of(info), phase)
+        told(f"{cluster}: namespace {loaded_of(info).experiment.namespace} is where phase {phase} is put in force")
         with gateway(cluster, info) as url:
             reached = msgspec.structs.replace(info, gateway_url=url)
-            change = switch.change(cluster, reached, state, wanted, edit=edit, by=by, watch=watch)
+            change = switch.change(cluster, reached, state, wanted, How(by, edit, watch, force, told))
         apply(cluster, _notice(info, phase), force=True)
         return change
 
@@ -449,33 +503,60 @@ def routing(name: str) -> journal.Change:
         StackError: none is up, or it has no VirtualService.
     """
     cluster, info = connected(name)
-    changes = journal.changes(journal.read(StackDir(stack_dir(name)).journal))
     http = switch.routes_of(cluster, info, loaded_of(info))
+    changes = journal.changes(journal.read(StackDir(stack_dir(name)).journal))
     return replace(changes[-1], http=http) if changes else journal.Change(0, ON_END, 0, None, "", http, [])
 
 
-def leave(loaded: Loaded, context: str | None, before: journal.Change | None, told: Progress = _quiet) -> None:
+@dataclass(frozen=True)
+class Standing:
+    """A stack that is there before a run, whoever has put it up; `before` is its routing, None where it has none."""
+
+    before: journal.Change | None
+
+
+def standing(cluster: Cluster, loaded: Loaded) -> Standing | None:
+    """What of an experiment is in a cluster now, by the labels of its objects; None where there is nothing.
+
+    What this machine remembers does not count: others put stacks up too, and one whose pods are not ready is one.
+
+    Raises:
+        StackError: the cluster does not answer, or something may not be read.
+    """
+    experiment = loaded.experiment
+    if not ownership.ours(cluster, experiment):
+        return None
+    http = switch.live_routes(cluster, experiment, mesh.find(cluster).api)
+    notice = get(cluster, ownership.notice(experiment)) or {}
+    phase = str((notice.get("data") or {}).get("phase") or ON_END)
+    return Standing(journal.Change(0, phase, 0, None, "", http, []) if http else None)
+
+
+def leave(loaded: Loaded, context: str | None, found: Standing | None, told: Progress = _quiet) -> None:
     """End a run: a stack that was up goes on as `on_end` says, one that we put up goes down, an attached one is let go.
 
     Args:
         loaded: The experiment.
         context: Of the cluster.
-        before: The routing before the run, of a stack that was up.
+        found: What was there before the run.
         told: Told what happens.
     """
     name = loaded.experiment.name
-    if before is not None:
-        settle(name, before, told)
-        return
     info = read_stack(name)
+    if found is not None:
+        if info is not None:  # else it was refused before we described it, and nothing was changed
+            settle(name, found.before, told)
+        return
     attached_before = info.cluster.before if info and info.cluster else None
     if attached_before is not None:
         _settle_attached(name, attached_before, told)
     down(name, loaded, context, told, restore=False)
 
 
-def settle(name: str, before: journal.Change, told: Progress = _quiet) -> None:
+def settle(name: str, before: journal.Change | None, told: Progress = _quiet) -> None:
     """Leave the routes of a stack that was up before a run as the experiment's `on_end` says.
+
+    Without a routing before the run there is nothing to restore.
 
     Raises:
         StackError: the cluster refuses it, or the gateway does not take it.
@@ -483,7 +564,10 @@ def settle(name: str, before: journal.Change, told: Progress = _quiet) -> None:
     cluster, info = connected(name)
     experiment = loaded_of(info).experiment
     if experiment.attach:
-        _settle_attached(name, before.http, told)
+        if before is None:
+            told(_STAY)
+        else:
+            _settle_attached(name, before.http, told)
         return
     found = ending(experiment, before)
     if found is None:
@@ -492,7 +576,7 @@ def settle(name: str, before: journal.Change, told: Progress = _quiet) -> None:
     phase, edit, words = found
     with locked(name, told), gateway(cluster, info) as url:
         reached = msgspec.structs.replace(info, gateway_url=url)
-        switch.change(cluster, reached, StackDir(stack_dir(name)), phase, edit=edit, by="end of a run")
+        switch.change(cluster, reached, StackDir(stack_dir(name)), phase, How("end of a run", edit, told=told))
         apply(cluster, _notice(info, phase.name), force=True)
     told(words)
 
@@ -505,8 +589,19 @@ def _settle_attached(name: str, before: Sequence[Json], told: Progress) -> None:
     if found is None:
         told(_STAY)
         return
-    switch.set_routes(cluster, info, loaded, found[0])
-    told(found[1])
+    _put_back(cluster, info, found[0], found[1], told)
+
+
+def _put_back(cluster: Cluster, info: StackInfo, http: Sequence[Json], words: str, told: Progress) -> None:
+    """Give somebody else's VirtualService routes for good; where its owner has deleted it there is nothing to mend."""
+    loaded = loaded_of(info)
+    try:
+        switch.set_routes(cluster, info, loaded, http)
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        words = f"VirtualService {loaded.experiment.service} is gone: its owner has deleted it; no routes were put back"
+    told(words)
 
 
 @dataclass(frozen=True)
@@ -539,7 +634,8 @@ def status(name: str) -> Status:
         objects = [
             {**each, "spec": {"http": each["spec"]["http"]}} for each in objects if each["kind"] == "VirtualService"
         ]
-    return Status(info, phase, seen, tuple(ownership.drift(cluster, objects)))
+    drift = tuple(ownership.drift(cluster, objects, whole=not loaded.experiment.attach))
+    return Status(info, phase, seen, drift)
 
 
 def _stated(loaded: Loaded, info: StackInfo, last: journal.Change) -> list[Json]:
@@ -556,7 +652,8 @@ def down(
     Args:
         name: Of the experiment.
         loaded: The experiment, where no stack of that name is known on this machine.
-        context: Of the cluster, in that case.
+        context: Of the cluster; the one that is known here if None. Another one's objects are removed there, and what
+            is known here stays.
         progress: Told what is deleted.
         restore: Give an attached VirtualService the routes that it had before us.
     """
@@ -566,22 +663,26 @@ def down(
     with locked(name, progress):
         refuse_reserved(name)
         refuse_elsewhere(name)
-        cluster = connected(name)[0] if info else connect(context)
-        experiment = loaded_of(info).experiment if info else loaded.experiment  # type: ignore[union-attr]
-        if restore and info and info.cluster and info.cluster.before is not None:
+        cluster, here = _meant(info, context)
+        experiment = (loaded or loaded_of(info)).experiment if here is None else loaded_of(here).experiment  # type: ignore[arg-type]
+        lease.refuse_leased(cluster, experiment)
+        if restore and here and here.cluster and here.cluster.before is not None:
             progress(f"{cluster}: putting the routes of VirtualService {experiment.service} back")
-            switch.set_routes(cluster, info, loaded_of(info), info.cluster.before)
+            _put_back(cluster, here, here.cluster.before, "routes are as they were before", progress)
         progress(f"{cluster}: removing what is ours in namespace {experiment.namespace}")
-        kinds = _NOTICES if experiment.attach else ownership.KINDS
-        removed = ownership.remove(cluster, experiment, progress, kinds)
+        removed = ownership.remove(cluster, experiment, progress)
+        if here is None and info is not None and info.cluster is not None:
+            progress(f"{name}: its stack in context {info.cluster.context} stays as it is")
+            return bool(removed)
         shutil.rmtree(stack_dir(name), ignore_errors=True)
         return bool(removed) or info is not None
 
 
-def is_up(name: str) -> bool:
-    """Whether a stack of this name was put up on a cluster from here, and is still there."""
-    with contextlib.suppress(StackError):
-        cluster, info = connected(name)
-        experiment = loaded_of(info).experiment
-        return get(cluster, _notice(info, "")) is not None and bool(_arm_pods(cluster, experiment, _api(info)))
-    return False
+def _meant(info: StackInfo | None, context: str | None) -> tuple[Cluster, StackInfo | None]:
+    """The cluster that is meant, and what is known here of the stack in it."""
+    if info is not None and context is None:
+        return connected(loaded_of(info).experiment.name)[0], info
+    cluster = connect(context)
+    if info is not None and _is_in(info, cluster):
+        return connected(loaded_of(info).experiment.name)[0], info
+    return cluster, None

@@ -25,10 +25,14 @@ class Pod(msgspec.Struct, frozen=True):
 
 
 class Front(msgspec.Struct, frozen=True):
-    """The port of a Gateway at which traffic comes in, and whether it speaks TLS there."""
+    """The port of a Gateway at which traffic comes in, and whether it speaks TLS there.
+
+    `target` is where the gateway's pods listen for it, by the `targetPort` of their Service; None where none was found.
+    """
 
     port: int = 80
     tls: bool = False
+    target: int | None = None
 
     @property
     def scheme(self) -> str:
@@ -37,8 +41,8 @@ class Front(msgspec.Struct, frozen=True):
 
     @property
     def pod_port(self) -> int:
-        """Where the gateway's pods listen for it: Istio's image runs without root since 1.6."""
-        return {80: 8080, 443: 8443}.get(self.port, self.port)
+        """Where the gateway's pods listen for it; without a Service to say so, where `istioctl install` puts it."""
+        return self.target or {80: 8080, 443: 8443}.get(self.port, self.port)
 
 
 PLAIN = Front()

@@ -9,6 +9,11 @@ from pathlib import Path
 import envoy
 import pytest
 
+# The files beside this one are no package: a package under `tests` would shadow a real one.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import api_server
+
 from deploy.asking import ask
 from deploy.embedded import admin
 from deploy.embedded.bootstrap import EnvoyFiles, arguments, bootstrap
@@ -134,3 +139,12 @@ def saved_models(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved-models")
     subprocess.run([sys.executable, Path(__file__).with_name("saved_models.py"), path], check=True, timeout=120)
     return path
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A small API server as the only context, `lab`, and a home of our own."""
+    monkeypatch.setenv("SPLITPROOF_HOME", str(tmp_path / "home"))
+    with api_server.serving() as store:
+        monkeypatch.setenv("KUBECONFIG", api_server.kubeconfig(tmp_path / "kubeconfig", lab=store.url))
+        yield store

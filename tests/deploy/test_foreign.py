@@ -3,7 +3,9 @@
 import time
 
 from deploy.cluster import foreign
+from deploy.cluster.client import connect
 from deploy.cluster.foreign import Watch
+from deploy.embedded.admin import wait_for
 from experiments.core.errors import StackError
 
 
@@ -76,6 +78,40 @@ def test_the_pods_of_a_job_are_nobody_s_business():
     assert [entry.what for entry in heard] == ["pod web-5f6d-2 came"]
 
 
+def test_an_object_that_was_made_anew_counts_from_1_again_and_is_told():
+    """As a list shows it after a watch that broke off: the same name, another uid, a lower generation."""
+
+    def gateway(uid, generation):
+        found = virtual(generation)
+        return {**found, "kind": "Gateway", "metadata": {**found["metadata"], "uid": uid}}
+
+    heard = []
+    watching = watch(heard)
+    watching.ours(gateway("a", 3))
+    foreign._hear(watching, "MODIFIED", gateway("b", 1))
+    foreign._hear(watching, "DELETED", gateway("a", 3))  # that of the first one, which is no news any more
+    foreign._hear(watching, "MODIFIED", gateway("b", 1))
+    foreign._hear(watching, "DELETED", gateway("b", 1))
+    assert [entry.what for entry in heard] == ["Gateway web was deleted and created anew", "Gateway web was deleted"]
+
+
+def test_a_gateway_in_another_namespace_is_watched_where_the_routes_are_bound_to_it(lab):
+    def gateway(space, host):
+        metadata = {"name": "public", "namespace": space}
+        kind = {"apiVersion": "networking.istio.io/v1", "kind": "Gateway"}
+        return {**kind, "metadata": metadata, "spec": {"servers": [{"hosts": [host]}]}}
+
+    for space in ("shop", "istio-system", "elsewhere"):
+        lab.put(gateway(space, "*"))
+    heard = []
+    with foreign.watching(connect(), "shop", "networking.istio.io/v1", heard.append, ["istio-system"]):
+        for space in ("elsewhere", "istio-system"):
+            lab.put(gateway(space, "another.example"))
+        # The small server refuses to watch: what changed is found by listing anew.
+        assert wait_for(lambda: heard, 20)
+    assert [(entry.object, entry.what) for entry in heard] == [("Gateway", "Gateway public was changed")]
+
+
 def test_what_cannot_be_watched_any_more_is_told_once(monkeypatch):
     """A run whose routes nobody could see is no run whose routes nobody changed."""
     attempts = []
@@ -92,7 +128,7 @@ def test_what_cannot_be_watched_any_more_is_told_once(monkeypatch):
     monkeypatch.setattr(foreign, "listing", refused)
     monkeypatch.setattr(foreign, "_PAUSE_S", 0.001)
     monkeypatch.setattr(foreign, "_BLIND_US", 0)
-    foreign._follow(watching, "networking.istio.io/v1", "VirtualService", "1")
+    foreign._follow(watching, foreign._Kind("networking.istio.io/v1", "VirtualService", "shop"), "1")
     (entry,) = heard
     assert entry.routes
     assert "VirtualServices could not be watched any more (the API server is gone.)" in entry.what

@@ -1,17 +1,15 @@
 """What is said of an Istio that is too old or cannot be installed, and of a container that crashes."""
 
-import json
 import stat
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from kubernetes import client
+from api_server import Fault
 
-from deploy.cluster.client import Cluster
-from deploy.cluster.readiness import pod_reason
-from deploy.istio import Istio, install, refuse_too_old
+from deploy.cluster.client import Cluster, connect
+from deploy.cluster.readiness import await_ready, pod_reason
+from deploy.istio import Istio, given, ingress, install, refuse_too_old
 from experiments.core.errors import StackError
+from experiments.core.stack import PLAIN
 
 V1 = [{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "web"}}]
 
@@ -62,40 +60,83 @@ def test_istioctl_installs_into_the_very_context_that_was_chosen(istioctl, tmp_p
         install(LAB, lambda _: None)
 
 
-class Logs(BaseHTTPRequestHandler):
-    """The one thing that the mesh of our tests has not: the log of a container that crashed."""
-
-    def do_GET(self):
-        known = {"/api/v1": {"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]}}
-        found = json.dumps(known[self.path]) if self.path in known else self.log_of()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(found)))
-        self.end_headers()
-        self.wfile.write(found.encode())
-
-    def log_of(self):
-        assert self.path == "/api/v1/namespaces/shop/pods/web-1/log?container=tf-serving&previous=true&tailLines=1"
-        return "E no versions of servable image_classifier found under base path\n"
-
-    def log_message(self, *_):
-        pass
+def of_pod(kind, name, status=None, **spec):
+    metadata = {"name": name, "namespace": "shop", "labels": {"istio": "ingressgateway"}}
+    return {"kind": kind, "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": status or {}}
 
 
-def test_a_crash_loop_is_told_with_the_last_line_of_the_container():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Logs) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
-        cluster = Cluster("lab", settings.host, client.ApiClient(settings))
-        waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting"}}
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "web-1", "namespace": "shop"},
-            "status": {"containerStatuses": [{"name": "tf-serving", "state": waiting}]},
-        }
-        told = pod_reason(cluster, pod)
-        server.shutdown()
-    assert told == (
-        "pod web-1, container tf-serving: CrashLoopBackOff: E no versions of servable image_classifier found under "
-        "base path"
-    )
+def waiting(reason, message=""):
+    """A pod whose container waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return of_pod("Pod", "web-1", {"containerStatuses": [{"name": "tf-serving", "state": state}]}, containers=[])
+
+
+def test_a_crash_loop_is_told_with_the_last_line_of_the_container(lab):
+    """The log is the one thing that the mesh of our tests has not."""
+    line = "E no versions of servable image_classifier found under base path"
+    asked = r"pods/web-1/log\?container=tf-serving&previous=true&tailLines=1$"
+    lab.faults.append(Fault(asked, 200, text=f"{line}\n"))
+    told = pod_reason(connect(), waiting("CrashLoopBackOff", "back-off 5m0s restarting"))
+    assert told == f"pod web-1, container tf-serving: CrashLoopBackOff: {line}"
+
+
+def event(reason, message, at):
+    metadata = {"name": f"web-1.{at}", "namespace": "shop"}
+    about = {"kind": "Pod", "name": "web-1"}
+    return {"kind": "Event", "apiVersion": "v1", "metadata": metadata, "reason": reason, "message": message,
+            "lastTimestamp": at, "involvedObject": about, "type": "Warning"}  # fmt: skip
+
+
+def test_a_container_that_is_only_being_made_is_told_with_the_last_warning(lab):
+    assert pod_reason(connect(), waiting("ContainerCreating")) == ""
+    lab.put(event("FailedMount", "MountVolume.SetUp failed:\n  hostPath type check failed", "2026-01-01T00:00:02Z"))
+    lab.put(event("FailedScheduling", "no node", "2026-01-01T00:00:01Z"))
+    told = pod_reason(connect(), waiting("ContainerCreating"))
+    assert told == "pod web-1: FailedMount: MountVolume.SetUp failed: hostPath type check failed"
+    assert "involvedObject.name%3Dweb-1" in lab.seen[-1]
+    lab.faults.append(Fault("/events", 403, 1))
+    assert pod_reason(connect(), waiting("ContainerCreating")) == ""
+
+
+def deployment(name):
+    spec = {"replicas": 1, "selector": {"matchLabels": {"web": name}}}
+    return {
+        "kind": "Deployment",
+        "apiVersion": "apps/v1",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": spec,
+    }
+
+
+def test_what_waiting_cannot_mend_is_what_is_told_though_others_wait_too(lab):
+    for name, reason in (("first", "ContainerCreating"), ("second", "InvalidImageName")):
+        lab.put(deployment(name))
+        pod = waiting(reason, "couldn't parse image name")
+        lab.put({**pod, "metadata": {"name": f"{name}-1", "namespace": "shop", "labels": {"web": name}}})
+    with pytest.raises(StackError, match=r"Deployment second: 0 of 1 pods are ready: pod second-1.*InvalidImageName"):
+        await_ready(connect(), [deployment("first"), deployment("second")], 5, lambda _: None)
+
+
+READY = {"conditions": [{"type": "Ready", "status": "True"}], "podIP": "127.0.0.1"}
+NAMED = [{"ports": [{"name": "http2", "containerPort": 8081}]}]
+
+
+@pytest.mark.parametrize(
+    ("target", "listens"),
+    [({"targetPort": 8080}, 8080), ({"targetPort": 80}, 80), ({"targetPort": "http2"}, 8081), ({}, 80)],
+)
+def test_the_gateways_pods_listen_where_their_service_says(lab, target, listens):
+    """`istioctl install` has 8080, Istio's Helm chart 80."""
+    lab.put(of_pod("Pod", "gateway-1", READY, containers=NAMED))
+    ports = [{"name": "status", "port": 15021, "targetPort": 15021}, {"name": "http2", "port": 80, **target}]
+    lab.put(of_pod("Service", "gateway", selector={"istio": "ingressgateway"}, ports=ports))
+    assert ingress(connect(), {"istio": "ingressgateway"}).front.pod_port == listens
+    assert given(connect(), {"istio": "ingressgateway"}, PLAIN, "http://way.in/").front.pod_port == listens
+
+
+def test_without_a_service_to_say_so_they_listen_where_istioctl_puts_it(lab):
+    lab.put(of_pod("Pod", "gateway-1", READY, containers=NAMED))
+    found = given(connect(), {"istio": "ingressgateway"}, PLAIN, "http://way.in/")
+    assert (found.url, found.front.pod_port) == ("http://way.in", 8080)
+    lab.faults.append(Fault("/pods", 403, 1))
+    assert given(connect(), {"istio": "ingressgateway"}, PLAIN, "http://way.in/").front.pod_port == 8080

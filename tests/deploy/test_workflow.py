@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from deploy.__main__ import deploy
 from deploy.locust_manifests import LoadForm, load_manifests
+from experiments.__main__ import experiments
 from experiments.core import reading
 from experiments.core.home import CHECKOUT
 
@@ -38,22 +39,30 @@ def test_every_shell_step_passes_shellcheck(name):
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def commands(text):
-    """Each `python -m deploy COMMAND …` of a text, as words."""
+def commands(text, package):
+    """Each `python -m PACKAGE COMMAND …` of a text, as words."""
     for line in text.replace("\\\n", " ").splitlines():
-        found = re.search(r"python -m deploy (.*?)(?: [|>#]|$)", line.strip())
+        found = re.search(rf"python -m {package} (.*?)(?: [|>#]|$)", line.strip())
         if found:
             yield shlex.split(found[1].rstrip("`"))
 
 
-def test_every_command_of_ours_accepts_the_options_that_are_written_there():
+@pytest.mark.parametrize(("package", "group"), [("deploy", deploy), ("experiments", experiments)])
+def test_every_command_of_ours_accepts_the_options_that_are_written_there(package, group):
     """Those of the documents: tests/test_documents.py."""
-    found = list(commands(WORKFLOW.read_text()))
+    found = list(commands(WORKFLOW.read_text(), package))
     assert found
     for name, *words in found:
-        command = deploy.commands[name]
+        command = group.commands[name]
         with click.Context(command, info_name=name) as context:
             command.make_parser(context).parse_args(words)
+
+
+def test_the_workflow_does_what_our_own_commands_do_on_a_cluster():
+    text = "\n".join(steps().values())
+    said = [name for name, *words in commands(text, "deploy") if "digits" in words]
+    assert {"lint", "render", "up", "route", "status", "down"} <= set(said)
+    assert "run" in [name for name, *_ in commands(text, "experiments")]
 
 
 def test_the_container_is_the_one_that_the_jobs_ask_for():

@@ -1,6 +1,9 @@
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 # The files beside this one are no package: a package under `tests` would shadow a real one.
@@ -20,14 +23,44 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(600))
 
 
+@dataclass(frozen=True)
+class Risen:
+    """The session's mesh, the seconds that it took to come up, and the processor time of others meanwhile."""
+
+    mesh: object
+    took_s: float
+    others_s: float
+
+
 @pytest.fixture(scope="session")
-def mesh():
-    """A Kubernetes API server with Istio and a gateway, up for the whole session."""
+def risen():
+    """A Kubernetes API server with Istio and a gateway, up for the whole session, and how it came up."""
     reason = why_not()
     if reason:
         pytest.skip(f"no mesh here: {reason}")
+    began, busy, own = time.monotonic(), busy_s(), own_s()
     with standing() as found:
-        yield found
+        yield Risen(found, time.monotonic() - began, busy_s() - busy - (own_s() - own))
+
+
+def busy_s():
+    """Processor time that all processes of this machine have used."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait - getattr(times, "guest", 0)
+
+
+def own_s():
+    """Processor time that this process, its children and what they started have used."""
+    process = psutil.Process()
+    found = [process, *process.children(recursive=True)]
+    times = [each.cpu_times() for each in found if each.is_running()]
+    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+
+
+@pytest.fixture(scope="session")
+def mesh(risen):
+    """A Kubernetes API server with Istio and a gateway, up for the whole session."""
+    return risen.mesh
 
 
 @pytest.fixture(scope="session")

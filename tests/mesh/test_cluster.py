@@ -4,6 +4,7 @@ import copy
 import json
 import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from plane import api
@@ -20,12 +21,15 @@ from deploy.cluster.refusals import ApiError
 from deploy.cluster.stack import Wanted
 from deploy.lint.checking import check
 from deploy.phases import loaded_of
+from experiments.conductor import Options, conduct
 from experiments.core import reading
 from experiments.core.errors import StackError
 from experiments.core.home import CHECKOUT, stack_dir
 from experiments.core.records import read_references
 from experiments.core.routing import ROUTE_HEADER, predict_path
 from experiments.core.stack import StackDir, read_stack
+from experiments.progress import Narrator
+from experiments.targets import Kubernetes
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
@@ -49,6 +53,28 @@ THEIRS = {
     "metadata": {"name": "small-configs", "namespace": NAMESPACE},
     "data": {"MORE": "theirs"},
 }
+# Another team's service of another name, in the same namespace.
+OTHERS = [
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop", "namespace": NAMESPACE, "labels": {"app": "shop"}},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": {
+                "metadata": {"labels": {"app": "shop"}},
+                "spec": {"containers": [{"name": "shop", "image": "shop:1"}]},
+            },
+        },
+    },
+    {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "shop", "namespace": NAMESPACE},
+        "spec": {"hosts": ["shop.example"], "http": [{"route": [{"destination": {"host": "shop"}}]}]},
+    },
+]
 SPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
 
 
@@ -56,7 +82,7 @@ SPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE
 def up(mesh, digits):
     """The stack of digits next to what others own, up for the module; tests leave it up and in phase `split`."""
     with mesh.inside():
-        for each in (SPACE, FOREIGN, THEIRS):
+        for each in (SPACE, FOREIGN, THEIRS, *OTHERS):
             api.apply(mesh.api, each, manager="somebody")
         wanted = Wanted(gateway=mesh.gateway_url)
         stack.up(digits, wanted)
@@ -64,7 +90,7 @@ def up(mesh, digits):
         yield wanted
         if stack_dir("digits").exists():
             stack.down("digits", None, None)
-        for each in (FOREIGN, THEIRS):
+        for each in (FOREIGN, THEIRS, *OTHERS):
             api.delete(mesh.api, each)
 
 
@@ -72,6 +98,8 @@ def ours(mesh):
     """Every object that carries our labels."""
     kinds = [("v1", "ConfigMap"), ("v1", "Service"), ("apps/v1", "Deployment")]
     kinds += [("networking.istio.io/v1", kind) for kind in ("Gateway", "DestinationRule", "VirtualService")]
+    kinds += [("security.istio.io/v1", "AuthorizationPolicy"), ("networking.k8s.io/v1", "NetworkPolicy")]
+    kinds += [("policy/v1", "PodDisruptionBudget")]
     label = "app.kubernetes.io/managed-by=splitproof"
     return [each for version, kind in kinds for each in api.listed(mesh.api, version, kind, NAMESPACE, label)]
 
@@ -120,7 +148,13 @@ def test_up_again_changes_nothing(mesh, digits, up):
         before = [marks(each) for each in ours(mesh)]
         stack.up(digits, up)
         after = [marks(each) for each in ours(mesh)]
-    assert len(before) >= 8
+    assert {kind for kind, *_ in before} >= {
+        "AuthorizationPolicy",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Deployment",
+    }
+    assert len(before) >= 12
     assert after == before
 
 
@@ -157,6 +191,29 @@ def test_drift_names_the_object_the_field_and_who_changed_it(mesh, up):  # noqa:
         (line,) = stack.status("digits").drift
         assert line.startswith("VirtualService digits-classifier: spec.http[0].route[0].weight")
         stack.route("digits", "split")
+        assert stack.status("digits").drift == ()
+
+
+def test_a_fault_that_somebody_adds_to_the_route_is_drift_and_a_scale_is_left_to_whom_it_belongs(mesh, up):  # noqa: ARG001
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": f"{NAME}-large", "namespace": NAMESPACE},
+    }
+    said = []
+    with mesh.inside():
+        http = api.get(mesh.api, VIRTUAL)["spec"]["http"]
+        http[0]["fault"] = {"abort": {"httpStatus": 503, "percentage": {"value": 1}}}
+        api.patch(mesh.api, VIRTUAL, {"spec": {"http": http}})
+        api.patch(mesh.api, deployment, {"spec": {"replicas": 2}}, "scale")
+        lines = stack.status("digits").drift
+        assert any("VirtualService digits-classifier: spec.http[0].fault added" in line for line in lines), lines
+        stack.route("digits", "split", told=said.append)
+        assert any("Deployment digits-classifier-large is left as it is: .spec.replicas" in line for line in said), said
+        assert api.get(mesh.api, deployment)["spec"]["replicas"] == 2
+        (line,) = stack.status("digits").drift
+        assert line.startswith("Deployment digits-classifier-large: spec.replicas changed")
+        stack.route("digits", "split", force=True)
         assert stack.status("digits").drift == ()
 
 
@@ -234,6 +291,9 @@ FAULTS = {
         Fault("GET .*tf-serving/pods/.*/portforward", 403, 9),
         "grant the verb 'create' on 'pods/portforward'",
     ),
+    "429 portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", 429, 2), None),
+    "503 portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", 503, 2), None),
+    "reset portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", RESET, 2), None),
     "404 kind": (action_route, Fault("GET /apis/networking.istio.io/v1 ?$", 404, 9), "Istio is not installed there"),
     "404 patch": (action_route, Fault("PATCH .*virtualservices", 404, 9), "there is none .404"),
     "409": (action_route, Fault("PATCH .*virtualservices", 409, 9), "refuses to patch .* .409.: injected Conflict"),
@@ -302,6 +362,41 @@ def test_a_watch_that_ends_misses_no_change(mesh, up, tmp_path, monkeypatch, nam
         stack.route("digits", "split")
 
 
+def test_a_run_from_another_machine_is_refused_by_its_name_and_leaves_everything(
+    mesh, digits, up, tmp_path, monkeypatch
+):
+    """The other machine has a home of its own, in which it knows nothing of the stack."""
+    lease_of = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "splitproof-digits", "namespace": NAMESPACE},
+    }
+    later = datetime.now(UTC) + timedelta(hours=1)
+    held = {"holderIdentity": "ann@there (pid 7)", "leaseDurationSeconds": 30,
+            "renewTime": later.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}  # fmt: skip
+    with mesh.inside(), monkeypatch.context() as patch:
+        api.apply(mesh.api, {**lease_of, "spec": held})
+        before = [marks(each) for each in ours(mesh)]
+        patch.setenv("SPLITPROOF_HOME", str(tmp_path / "another"))
+        target = Kubernetes(up)
+        with pytest.raises(StackError, match=r"ann@there \(pid 7\) runs it"):
+            conduct(digits, Options(tmp_path / "runs", target=target), Narrator())
+        with pytest.raises(StackError, match=r"ann@there \(pid 7\) runs it"):
+            stack.up(digits, up)
+        assert [marks(each) for each in ours(mesh)] == before
+        api.delete(mesh.api, lease_of)
+        assert stack.standing(connect(), digits).before.phase == "split"
+
+
+def test_two_experiments_whose_objects_have_the_same_names_refuse_each_other(mesh, digits, up):
+    other = replace(digits, experiment=digits.experiment.model_copy(update={"name": "twin"}))
+    with mesh.inside():
+        before = [marks(each) for each in ours(mesh)]
+        with pytest.raises(StackError, match="belongs to the stack of experiment digits, and no two share one"):
+            stack.up(other, up)
+        assert [marks(each) for each in ours(mesh)] == before
+
+
 def test_the_roles_that_we_ship_suffice(mesh, digits, up, tmp_path, monkeypatch):
     """As the deployer's ServiceAccount on real RBAC: everything works; as the viewer's, reading alone."""
     with mesh.inside():
@@ -315,7 +410,8 @@ def test_the_roles_that_we_ship_suffice(mesh, digits, up, tmp_path, monkeypatch)
         assert stack.status("digits").drift == ()
         as_account(mesh, "splitproof-viewer", tmp_path, monkeypatch)
         assert stack.status("digits").drift == ()
-        with pytest.raises(ApiError, match="grant the verb 'patch' on 'virtualservices"):
+        assert "Pod" in {each["kind"] for each in live.objects(connect(), NAMESPACE)}  # `lint --live`
+        with pytest.raises(ApiError, match="grant the verb 'get' on 'leases"):  # who changes routes looks there first
             stack.route("digits", "focused")
         monkeypatch.undo()
         os.environ["KUBECONFIG"] = str(mesh.kubeconfig)
@@ -341,11 +437,16 @@ def test_down_removes_what_is_ours_and_leaves_what_others_own(mesh, digits, up, 
         with pytest.raises(StackError, match="grant the verb 'delete' on 'services'"):
             stack.down("digits", None, None)
     with mesh.inside():
+        before = [api.get(mesh.api, each)["metadata"] for each in OTHERS]
         assert stack.down("digits", None, None)
         assert api.get(mesh.api, FOREIGN)["data"] == {"precious": "yes"}
         assert api.get(mesh.api, THEIRS)["data"]["MORE"] == "theirs"
         assert api.get(mesh.api, SPACE)
         assert ours(mesh) == []
+        after = [api.get(mesh.api, each)["metadata"] for each in OTHERS]
+        for mark in ("uid", "generation"):
+            assert [each[mark] for each in after] == [each[mark] for each in before]
         for kind in ("Deployment", "ReplicaSet"):
-            assert api.listed(mesh.api, "apps/v1", kind, NAMESPACE) == []
+            left = {each["metadata"]["labels"]["app"] for each in api.listed(mesh.api, "apps/v1", kind, NAMESPACE)}
+            assert left == {"shop"}
         assert not stack_dir("digits").exists()

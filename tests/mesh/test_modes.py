@@ -232,7 +232,8 @@ def test_each_role_allows_what_its_mode_does_and_no_more(mesh, digits, tmp_path,
             assert may(mesh, account, "create", "pods/portforward", "splitproof-load")
             assert not may(mesh, account, "create", "jobs.batch")
             assert not may(mesh, account, "get", "secrets", "istio-system")
-        assert refused(mesh, "splitproof-viewer", [*FORBIDDEN, ("create", "pods/portforward", NAMESPACE)]) == []
+        more = [("create", "pods/portforward", NAMESPACE), ("patch", "virtualservices.networking.istio.io", NAMESPACE)]
+        assert refused(mesh, "splitproof-viewer", [*FORBIDDEN, *more]) == []
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(mesh, "splitproof-viewer", tmp_path)))
         with pytest.raises(ApiError, match="grant the verb") as told:
             stack.up(reading.load("digits"), Wanted(gateway=mesh.gateway_url))

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
@@ -70,13 +69,16 @@ def namespaces_of(folder):
     return [path.name for path in NETNS.glob(f"{folder.name}*")]
 
 
+def test_the_mesh_of_this_session_was_up_within_forty_seconds(risen):
+    """The promise is for two processors of one's own; where others took a third of them, nobody can tell."""
+    if risen.took_s >= 40 and risen.others_s > risen.took_s * psutil.cpu_count() / 3:
+        pytest.skip(f"others used {risen.others_s:.0f} s of the processors in the {risen.took_s:.0f} s that it took")
+    assert risen.took_s < 40
+
+
 def test_interrupt_takes_everything_down(start):
-    began = time.monotonic()
     process = start()
     folder = folder_of(process.stdout.readline())
-    took = time.monotonic() - began
-    # Forty seconds are the promise on an idle machine of two cores; this one runs another mesh as well.
-    assert took < 160
     assert len(of_mesh(folder)) >= 7
     assert len(namespaces_of(folder)) >= 3
     process.send_signal(signal.SIGINT)
