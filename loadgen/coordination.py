@@ -218,11 +218,12 @@ class Coordinator:
         while self._order is order:
             now_us = time.time_ns() // 1000 - order.origin_us
             before = crew.active
-            if crew.observe(_alive(runner), now_us / 1e6):
-                data = {"offset_us": now_us + _NOTICE_US, "workers": crew.division}
+            if crew.observe(_alive(runner), now_us / 1e6) and not crew.draining:
+                crew.divide(now_us + _NOTICE_US)
+                data = {"offset_us": now_us + _NOTICE_US, "workers": crew.divisions[-1].workers}
                 for client in crew.active:
                     runner.send_message(_DIVIDED, data, client_id=client)
-                _tell_of(before, crew.active)
+                _tell_of(before, crew.active, {worker.id for worker in runner.clients.all})
             gevent.sleep(_LOOK_S)
 
     def _on_divided(self, environment: Any, msg: Any, **_rest: Any) -> None:
@@ -275,6 +276,7 @@ class Coordinator:
 
     def on_test_stopping(self, environment: Any, **_rest: Any) -> None:
         """Stop sending; the master waits until every worker has closed its shard."""
+        self._crew.draining = True
         if self._is_master:
             self._drain_workers(environment.runner)
         elif self.session is not None:
@@ -341,7 +343,8 @@ class Coordinator:
 
     def _close_run(self, run: RunDir, order: Order) -> None:
         closed = self._crew.closed.values()
-        totals = Totals(list(order.workers), order.origin_us, sum(each.locust_requests for each in closed))
+        total, departed = sum(each.locust_requests for each in closed), self._crew.departed()
+        totals = Totals(list(order.workers), order.origin_us, total, departed)
         close_run(self.assignment, run, totals, self._ending())
         say(f"{sum(each.rows for each in closed)} predictions recorded in {run.path}")
         for line in self._crew.unclosed():
@@ -378,10 +381,12 @@ def _alive(runner: Any) -> set[str]:
     return {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
 
 
-def _tell_of(before: list[str], now: list[str]) -> None:
+def _tell_of(before: list[str], now: list[str], known: set[str]) -> None:
+    """Say who takes part no longer, or again; Locust forgets at once who says that it quits."""
     for client in before:
         if client not in now:
-            say(f"worker {client} is lost: the {len(now)} others take its arrivals from now on.")
+            how = "is lost" if client in known else "has left"
+            say(f"worker {client} {how}: the {len(now)} others take its arrivals from now on.")
     for client in now:
         if client not in before:
             say(f"worker {client} is back, and takes its part again.")

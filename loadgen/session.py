@@ -56,6 +56,13 @@ class Order(msgspec.Struct, frozen=True):
     workers: dict[str, int]
 
 
+class Division(msgspec.Struct, frozen=True):
+    """Who takes which part of the schedule from `offset_us` on: client id to place."""
+
+    offset_us: int
+    workers: dict[str, int]
+
+
 class PredictionError(Exception):
     """A prediction failed; Locust groups failures by this text."""
 
@@ -69,6 +76,8 @@ class Closed:
     shard: str
     files: dict[str, int] = field(default_factory=dict)
     """Name to size of what was sent to the master."""
+    until_us: int = 0
+    """Up to when of the schedule it took its part."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +274,8 @@ class Session:
             self._switchboard.close()
             self._recorder.close(self._trailer())
             gc.unfreeze()
-            self._closed = Closed(self._recorder.rows, self.locust_requests, self._recorder.path)
+            until_us = self._awake_us - self.order.origin_us
+            self._closed = Closed(self._recorder.rows, self.locust_requests, self._recorder.path, until_us=until_us)
         return self._closed
 
     def _trailer(self) -> Trailer:

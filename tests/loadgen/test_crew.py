@@ -17,7 +17,7 @@ from experiments.core.home import CHECKOUT
 from loadgen import transfer
 from loadgen.clocks import Comparison, compared
 from loadgen.crew import Crew
-from loadgen.session import Closed
+from loadgen.session import Closed, Division
 
 FAST = {"arrivals": "120/s", "warmup": "0s"}
 
@@ -67,6 +67,30 @@ def test_a_worker_that_is_killed_is_named_and_its_arrivals_are_taken_by_the_othe
     (check,) = [each for each in report.checks if each.name == "records complete"]
     assert f"{lost.path.name} of worker {lost.header.client}" in check.sentence
     assert not report.records.complete
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_in_order_leaves_its_arrivals_to_the_others(server, load, port):
+    started = server()
+    master, workers = crew(load, started, port, 3, seconds="8s")
+    load.await_rows(150)
+    workers[1].terminate()
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    shards = load.shards()
+    assert [shard.complete for shard in shards] == [True] * 3
+    assert ids(load.rows()) == {seen.request_id for seen in started.requests()}
+    (early,) = [shard for shard in shards if {beat.workers for beat in shard.beats} == {3}]
+    # From little after it left on, two workers send what three did.
+    last = max(row.intended_us for row in load.rows())
+    since = max(row.intended_us for row in early.rows) + 3_000_000
+    tail = sorted(row.sequence for row in load.rows() if since < row.intended_us < last - 1_000_000)
+    assert len(tail) > 100
+    assert tail == list(range(tail[0], tail[-1] + 1))
+    assert f"worker {early.header.client} has left: the 2 others take its arrivals" in ended.text
+    (note,) = [note for note in records.read_info(load.run()).notes if "left in order" in note]
+    assert early.header.client in note
+    assert note in judge(load.run()).remarks
 
 
 @pytest.fixture
@@ -174,20 +198,35 @@ def test_a_crew_knows_who_is_lost_and_who_has_closed():
     seen = Crew({"a": 0, "b": 1, "c": 2})
     assert not seen.observe(["a", "b", "c"], 1.0)
     assert seen.observe(["a", "c"], 4.0)
-    assert seen.division == {"a": 0, "c": 1}
+    seen.divide(5_000_000)
+    assert seen.divisions == [Division(0, {"a": 0, "b": 1, "c": 2}), Division(5_000_000, {"a": 0, "c": 1})]
     seen.shards["b"] = "/elsewhere/requests-b-1.jsonl"
+    # When the test ends, who has closed may go.
+    seen.draining = True
     seen.closed["a"] = Closed(5, 5, "")
     assert seen.waiting_for() == {"c"}
-    # Who has closed may go.
     assert not seen.observe(["c"], 5.0)
     assert seen.unclosed() == [
         "worker b (part 2 of 3): lost after 4 s; its records: /elsewhere/requests-b-1.jsonl",
         "worker c (part 3 of 3): no word from it; it recorded nothing that is known",
     ]
+    assert seen.departed() == []
     assert seen.observe(["b", "c"], 6.0)
-    assert seen.division == {"a": 0, "b": 1, "c": 2}
     # When nobody is left there is nothing to divide.
     assert not Crew({"a": 0}).observe([], 1.0)
+
+
+def test_who_closes_while_the_test_goes_on_has_left_its_part_to_the_others():
+    seen = Crew({"a": 0, "b": 1, "c": 2})
+    seen.closed["b"] = Closed(5, 5, "", until_us=3_900_000)
+    # Even before Locust has forgotten it.
+    assert seen.observe(["a", "b", "c"], 4.0)
+    seen.divide(5_000_000)
+    assert seen.divisions[-1].workers == {"a": 0, "c": 1}
+    assert seen.waiting_for() == {"a", "c"}
+    (said,) = seen.departed()
+    assert said.startswith("worker b (part 2 of 3) left in order after 4 s: its records are whole")
+    assert "its part of the arrivals of 1.1 s, until others took them, was not sent" in said
 
 
 def test_files_come_whole_or_are_named(tmp_path):
