@@ -1,6 +1,6 @@
 """The workers of a test, as their master sees them: who takes which part, who is lost, who has closed what."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loadgen.session import Closed, Division
@@ -11,7 +11,7 @@ class Crew:
     """Everybody who was given a part, by Locust's client id.
 
     Attributes:
-        workers: Client id to place in the division at the start.
+        workers: Client id to place in the division at the start; who came late has a place after those.
         active: The clients that take part now, in the order of their places.
         divisions: Who takes which part, and since when: all that there were, the first one first.
         shards: Client id to the path of its shard, on its own machine.
@@ -20,7 +20,7 @@ class Crew:
         draining: The test ends: who closes its shard from now on leaves no part to others.
     """
 
-    workers: Mapping[str, int]
+    workers: dict[str, int]
     active: list[str] = field(default_factory=list)
     divisions: list[Division] = field(default_factory=list)
     shards: dict[str, str] = field(default_factory=dict)
@@ -45,6 +45,10 @@ class Crew:
         if changed:
             self.active = now
         return changed
+
+    def admit(self, client: str) -> None:
+        """Somebody came after the start: once it is seen alive, it takes part."""
+        self.workers.setdefault(client, len(self.workers))
 
     def divide(self, offset_us: int) -> None:
         """Who is active now takes the schedule from `offset_us` on."""

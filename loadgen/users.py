@@ -55,6 +55,9 @@ def slot_class(session: CurrentSession) -> type[Any]:
             super().__init__(parent)
             self.own: Own = {}
 
+        def on_start(self) -> None:
+            _enrol(session())
+
         def wait_time(self) -> float:
             return _UNTIL_STOPPED_S
 
@@ -72,6 +75,7 @@ def slot_class(session: CurrentSession) -> type[Any]:
                 current.send_arrival(self.arrival, self.own)
 
         def on_stop(self) -> None:
+            _resign(session())
             close(self.own.values())
 
     class Arrivals(FastHttpUser):
@@ -88,6 +92,7 @@ def _cohort_class(name: str, cohort: str, share_percent: float, session: Current
 
         def on_start(self) -> None:
             self.own: Own = {}
+            _enrol(session())
 
         def wait_time(self) -> float:
             current = session()
@@ -102,7 +107,18 @@ def _cohort_class(name: str, cohort: str, share_percent: float, session: Current
             current.send_freely(self.own, cohort)
 
         def on_stop(self) -> None:
+            _resign(session())
             close(self.own.values())
 
     CohortUser.__name__ = CohortUser.__qualname__ = name
     return CohortUser
+
+
+def _enrol(current: Session | None) -> None:
+    if current is not None:
+        current.enrol()
+
+
+def _resign(current: Session | None) -> None:
+    if current is not None:
+        current.resign()

@@ -3,8 +3,10 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zlib
 
 import gevent
@@ -91,6 +93,56 @@ def test_a_worker_that_ends_in_order_leaves_its_arrivals_to_the_others(server, l
     (note,) = [note for note in records.read_info(load.run()).notes if "left in order" in note]
     assert early.header.client in note
     assert note in judge(load.run()).remarks
+
+
+@pytest.mark.slow
+def test_a_worker_that_stood_still_and_comes_back_sends_nothing_twice(server, load, port):
+    started = server()
+    master, workers = crew(load, started, port, 3, seconds="14s")
+    load.await_rows(150)
+    workers[1].send_signal(signal.SIGSTOP)
+    time.sleep(7)  # until well after the others have taken its part
+    workers[1].send_signal(signal.SIGCONT)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    assert {beat.workers for shard in load.shards() for beat in shard.beats} == {3, 2}
+    # Everything that was due was sent, each once: by it, late, until the others took over; then by them.
+    numbers = sorted(row.sequence for row in load.rows())
+    assert numbers == list(range(len(numbers)))
+    assert ids(load.rows()) == {seen.request_id for seen in started.requests()}
+    checks = {check.name: check for check in judge(load.run()).checks}
+    assert checks["records reconciled"].ok
+    assert checks["records complete"].ok
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_late_takes_part(server, load, port):
+    started = server()
+    master, _workers = crew(load, started, port, 2, seconds="90s")
+    load.await_rows(100)
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads]
+    late = load.start(*line, *load.experiment(**FAST))
+    stranger = load.start(*line, *load.experiment("other", arrivals="99/s"))
+    load.wait_until(lambda: [path.read_bytes().count(b"\n[") > 50 for path in load.files()] == [True] * 3, patience=40)
+    load.wait_until(lambda: "another experiment than its master" in load.said(master), patience=40)
+    master.send_signal(signal.SIGINT)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    assert load.end(late).code == 0
+    load.end(stranger)
+    shards = load.shards()
+    assert [shard.complete for shard in shards] == [True] * 3
+    (third,) = [shard for shard in shards if shard.header.worker >= shard.header.workers]
+    assert len(third.rows) > 50
+    numbers = sorted(row.sequence for row in load.rows())
+    assert numbers == list(range(len(numbers)))
+    assert f"worker {third.header.client} is there, and takes a part of the arrivals" in ended.text
+    # One with another experiment is told so, and ends nothing.
+    (line,) = [line for line in ended.text.splitlines() if "another experiment than its master" in line]
+    assert line.endswith("It came after the start, and takes no part.")
+    info = records.read_info(load.run())
+    assert set(info.load_processes) == {shard.header.client for shard in shards}
+    assert judge(load.run()).records.complete
 
 
 @pytest.fixture
@@ -187,6 +239,74 @@ def test_a_wall_clock_that_is_set_during_the_load_moves_no_row_and_is_reported(s
     assert max(b - a for a, b in itertools.pairwise(starts)) < 1_000_000
     checks = {check.name: check for check in judge(load.run()).checks}
     assert "was set by 3,600,0" in checks["clock steady"].sentence
+
+
+def setting_the_clock(load, by_s, when):
+    """The environment of a process whose wall clock is set as soon as a file is there."""
+    site = load.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, time\nreal, real_ns = time.time, time.time_ns\n"
+        f"jump = lambda: {by_s} if os.path.exists({str(when)!r}) else 0\n"
+        "time.time = lambda: real() + jump()\ntime.time_ns = lambda: real_ns() + jump() * 10**9\n"
+    )
+    return {"PYTHONPATH": str(site)}
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_between_connecting_and_the_start_is_compared_again(server, load, port):
+    when = load.folder / "now"
+    extra = setting_the_clock(load, 30, when)
+    worker = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads, *load.experiment(**FAST)]
+    master = load.headless(
+        server(), "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2",
+        "--run-time", "3s", load=FAST,
+    )  # fmt: skip
+    load.start(*worker, extra=extra)
+    time.sleep(6)  # it has connected, and compared
+    when.touch()
+    load.start(*worker)
+    assert load.end(master).code == 0
+    right, wrong = sorted(load.shards(), key=lambda shard: abs(shard.header.clock_offset_us))
+    assert abs(wrong.header.clock_offset_us + 30_000_000) < 50_000
+    starts = [[row.start_us for row in shard.rows] for shard in (right, wrong)]
+    assert abs(min(starts[0]) - min(starts[1])) < 1_000_000
+
+
+@pytest.mark.slow
+def test_a_master_whose_clock_is_set_divides_the_arrivals_of_a_lost_worker_all_the_same(server, load, port):
+    when = load.folder / "now"
+    extra = setting_the_clock(load, 3600, when)
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    workers = [load.start(*line, *load.payloads, *load.experiment(**FAST)) for _number in range(3)]
+    master = load.headless(
+        server(), "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "3",
+        "--run-time", "10s", load=FAST, extra=extra,
+    )  # fmt: skip
+    load.await_rows(150)
+    when.touch()
+    workers[1].kill()
+    load.end(master)
+    rows = [row for shard in load.shards() if shard.complete for row in shard.rows]
+    last = max(row.intended_us for row in rows)
+    tail = sorted(row.sequence for row in rows if row.intended_us > last - 1_500_000)
+    assert len(tail) > 100
+    assert tail == list(range(tail[0], tail[-1] + 1))
+
+
+@pytest.mark.slow
+def test_workers_that_are_forked_on_another_machine_follow_the_masters_clock(server, load, port):
+    extra = setting_the_clock(load, 7200, load.folder)  # from the start
+    worker = ["--worker", "--processes", "2", "--master-host", "127.0.0.1", "--master-port", port]
+    load.start(*worker, *load.payloads, *load.experiment(**FAST), extra=extra)
+    master = load.headless(
+        server(), "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2",
+        "--run-time", "3s", load=FAST,
+    )  # fmt: skip
+    assert load.end(master).code == 0
+    offsets = [shard.header.clock_offset_us for shard in load.shards()]
+    assert [abs(offset + 7_200_000_000) < 50_000 for offset in offsets] == [True, True]
+    assert len(load.rows()) > 200
 
 
 def test_clocks_are_compared_by_the_middle_of_a_round_trip():
