@@ -68,7 +68,7 @@ def effort(header: ShardHeader, beats: Sequence[Beat], trailer: Trailer | None) 
     seconds = 0.0 if header.origin_us is None else max(last.at_us - header.origin_us, 0) / 1e6
     offsets = [beat.wall_us for beat in beats]
     return Effort(
-        beats=sum(beat.cpu is not None for beat in beats),
+        beats=sum(beat.cpu is not None or not beat.users for beat in beats),
         busy=sum((beat.cpu or 0) >= BUSY for beat in beats),
         lag_us=max(beat.lag_us or 0 for beat in beats),
         backlog=max(beat.backlog for beat in beats),

@@ -122,8 +122,8 @@ def test_a_worker_that_comes_late_takes_part(server, load, port):
     load.await_rows(100)
     line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads]
     late = load.start(*line, *load.experiment(**FAST))
-    stranger = load.start(*line, *load.experiment("other", arrivals="99/s"))
     load.wait_until(lambda: [path.read_bytes().count(b"\n[") > 50 for path in load.files()] == [True] * 3, patience=40)
+    stranger = load.start(*line, *load.experiment("other", arrivals="99/s"))
     load.wait_until(lambda: "another experiment than its master" in load.said(master), patience=40)
     master.send_signal(signal.SIGINT)
     ended = load.end(master)

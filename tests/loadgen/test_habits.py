@@ -33,6 +33,7 @@ def heard(request_type, name, response_time, response_length, response, context,
         file.write(json.dumps(said) + chr(10))
 
 class Own(FastHttpUser):
+    fixed_count = 2  # beside cohorts, whose weights are their shares in per cent
     wait_time = constant(0.02)
 
     @task
