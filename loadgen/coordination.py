@@ -39,6 +39,10 @@ _LEAD_US, _WORKERS_LEAD_US = 300_000, 700_000
 _LOOK_S = 0.25
 """How often the master looks whether a worker is lost."""
 
+_LOOKS_UNTIL_IDLE = 20
+"""How often a worker that joins is seen without users until that is said. Locust (2.47) moves users onto the first that
+joins a test, and onto no other."""
+
 _NOTICE_US = 1_000_000
 """How long before a new division of the schedule holds: every worker must have heard of it."""
 
@@ -168,6 +172,7 @@ class Coordinator:
         self._refused = False
         # A person may have typed another one into Locust's page.
         host = check_reachable(environment.host, self.assignment.experiment.name)
+        workers = self._division(environment.runner)
         run = open_run(self.assignment, host)
         if self._is_master:
             self._compare_clocks(environment.runner)
@@ -179,12 +184,12 @@ class Coordinator:
             origin_us=self._clock.now() + (_WORKERS_LEAD_US if self._is_master else _LEAD_US),
             open_loop=self._open_loop,
             cohorts=list(self.assignment.cohorts),
-            workers=self._division(environment.runner),
+            workers=workers,
             slots=environment.runner.target_user_count if self._open_loop else None,
         )
         if self._live is not None:
             self._live.follow(run)
-            if self._order.slots is not None:
+            if self._order.slots is not None and not environment.parsed_options.autostart:
                 say(f"{self._order.slots} users from Locust's page: {_SLOTS_ON_THE_PAGE}")
         for note in self.assignment.notes:
             say(f"note: {note}.")
@@ -263,6 +268,8 @@ class Coordinator:
                 for client in crew.workers:  # who is taken for lost may hear it, too
                     self._tell_divisions(client)
                 _tell_of(before, crew.active, {worker.id for worker in runner.clients.all})
+            for client in crew.left_out((worker.id for worker in runner.clients.ready), _LOOKS_UNTIL_IDLE):
+                say(f"worker {client} came after the start, and Locust gives it no users: it waits for the next start.")
             gevent.sleep(_LOOK_S)
 
     def _tell_divisions(self, client: str) -> None:
@@ -417,7 +424,10 @@ class Coordinator:
     def _exit_code(self, runner: Any) -> int:
         """0 when recording went well: a failed prediction is a result, not an error of the load."""
         if runner.exceptions or log.unhandled_greenlet_exception:
-            say("an unexpected error happened in the load; see Locust's log above. This is a defect of ours.")
+            say(
+                "an unexpected error happened in the load; see Locust's log above. "
+                "Unless it is in a locustfile of your own, this is a defect of ours."
+            )
             return int(Exit.UNEXPECTED)
         return int(Exit.PROMOTE)
 

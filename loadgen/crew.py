@@ -1,5 +1,6 @@
 """The workers of a test, as their master sees them: who takes which part, who is lost, who has closed what."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ class Crew:
         shards: Client id to the path of its shard, on its own machine.
         closed: Client id to what it did, once it has closed its shard.
         gone_s: Client id to the second of the schedule at which it was found gone: lost, or gone in order.
+        idle: Client id of who came late and was given nothing to do, to how often it was seen so.
         draining: The test ends: who closes its shard from now on leaves no part to others.
     """
 
@@ -26,6 +28,7 @@ class Crew:
     shards: dict[str, str] = field(default_factory=dict)
     closed: dict[str, Closed] = field(default_factory=dict)
     gone_s: dict[str, float] = field(default_factory=dict)
+    idle: Counter[str] = field(default_factory=Counter)
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -49,6 +52,12 @@ class Crew:
     def admit(self, client: str) -> None:
         """Somebody came after the start: once it is seen alive, it takes part."""
         self.workers.setdefault(client, len(self.workers))
+
+    def left_out(self, ready: Iterable[str], looks: int) -> list[str]:
+        """Who came after the start and has now been seen so often without having asked for a part."""
+        strangers = set(ready) - set(self.workers)
+        self.idle.update(strangers)
+        return sorted(client for client in strangers if self.idle[client] == looks)
 
     def divide(self, offset_us: int) -> None:
         """Who is active now takes the schedule from `offset_us` on."""

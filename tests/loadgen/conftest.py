@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.core import home, reading, records, stack
+from experiments.core import home, journal, reading, records, stack
 from experiments.core.home import CHECKOUT
 
 # Locust makes the whole process cooperative as it is imported, which breaks whatever was imported before. Tests that
@@ -148,6 +148,14 @@ class Load:
         """The only run directory."""
         (found,) = self.runs.glob("*/*")
         return records.RunDir(found)
+
+    def write_journal(self):
+        """What a stack would have written of the routing, had there been one."""
+        run, info = self.run(), records.read_info(self.run())
+        (phase,) = reading.from_mapping(info.experiment, "run.json").phases
+        at_us = info.started_us - 1_000_000
+        journal.append(run.journal, journal.Applied(0, phase.name, at_us, "test", [], ["one", "two"]))
+        journal.append(run.journal, journal.Effective(0, at_us + 1, 3))
 
     def shards(self):
         return [records.read_shard(path) for path in self.run().shards()]

@@ -120,28 +120,41 @@ def test_a_worker_that_comes_late_takes_part(server, load, port):
     started = server()
     master, _workers = crew(load, started, port, 2, seconds="90s")
     load.await_rows(100)
-    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads]
-    late = load.start(*line, *load.experiment(**FAST))
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads, *load.experiment(**FAST)]
+    late = load.start(*line)
     load.wait_until(lambda: [path.read_bytes().count(b"\n[") > 50 for path in load.files()] == [True] * 3, patience=40)
-    stranger = load.start(*line, *load.experiment("other", arrivals="99/s"))
-    load.wait_until(lambda: "another experiment than its master" in load.said(master), patience=40)
+    # Locust has nothing for a second one, which is said.
+    later = load.start(*line)
+    load.wait_until(lambda: "came after the start, and Locust gives it no users" in load.said(master), patience=40)
     master.send_signal(signal.SIGINT)
     ended = load.end(master)
     assert ended.code == 0, ended.text
-    assert load.end(late).code == 0
-    load.end(stranger)
+    assert [load.end(each).code for each in (late, later)] == [0, 0]
     shards = load.shards()
     assert [shard.complete for shard in shards] == [True] * 3
     (third,) = [shard for shard in shards if shard.header.worker >= shard.header.workers]
-    assert len(third.rows) > 50
     numbers = sorted(row.sequence for row in load.rows())
     assert numbers == list(range(len(numbers)))
     assert f"worker {third.header.client} is there, and takes a part of the arrivals" in ended.text
-    # One with another experiment is told so, and ends nothing.
-    (line,) = [line for line in ended.text.splitlines() if "another experiment than its master" in line]
-    assert line.endswith("It came after the start, and takes no part.")
     info = records.read_info(load.run())
     assert set(info.load_processes) == {shard.header.client for shard in shards}
+    assert judge(load.run()).records.complete
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_late_with_another_experiment_is_told_so_and_ends_nothing(server, load, port):
+    master, _workers = crew(load, server(), port, 1, seconds="90s")
+    load.await_rows(50)
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads]
+    load.start(*line, *load.experiment("other", arrivals="99/s"))
+    load.wait_until(lambda: "another experiment than its master" in load.said(master), patience=40)
+    before = len(load.rows())
+    load.await_rows(before + 100)
+    master.send_signal(signal.SIGINT)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    (said,) = [line for line in ended.text.splitlines() if "another experiment than its master" in line]
+    assert said.endswith("It came after the start, and takes no part.")
     assert judge(load.run()).records.complete
 
 
@@ -334,6 +347,17 @@ def test_a_crew_knows_who_is_lost_and_who_has_closed():
     assert seen.observe(["b", "c"], 6.0)
     # When nobody is left there is nothing to divide.
     assert not Crew({"a": 0}).observe([], 1.0)
+
+
+def test_who_comes_late_takes_part_once_it_asks_and_is_named_once_where_it_does_not():
+    seen = Crew({"a": 0})
+    assert not seen.observe(["a", "late"], 1.0)
+    assert [seen.left_out(ready, 2) for ready in (["a", "late"], ["late"], ["late"], [])] == [[], ["late"], [], []]
+    seen.admit("late")
+    assert seen.observe(["a", "late"], 2.0)
+    seen.divide(3_000_000)
+    assert seen.divisions[-1].workers == {"a": 0, "late": 1}
+    assert seen.left_out(["late"], 4) == []
 
 
 def test_who_closes_while_the_test_goes_on_has_left_its_part_to_the_others():

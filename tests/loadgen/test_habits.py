@@ -43,7 +43,7 @@ class Own(FastHttpUser):
         with self.client.post(where, json=BODY, headers=ids, catch_response=True, name="own") as response:
             if response.headers["x-splitproof-route"] == "split/two":
                 response.failure("arm two")
-            elif response.json()["predictions"]:
+            elif response.status_code == 200 and response.json()["predictions"]:
                 response.success()
 """
 

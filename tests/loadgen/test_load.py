@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from analysis.judge import judge
-from experiments.core import journal, reading, records
+from experiments.core import reading, records
 from experiments.core.home import CHECKOUT
 from experiments.core.profile import steady
 from loadgen.schedule import Schedule, arrivals
@@ -321,15 +321,6 @@ def test_a_read_only_disk_is_refused_before_the_first_request(server, load, tiny
     assert not started.requests()
 
 
-def write_journal(load):
-    """What a stack would have written of the routing, had there been one."""
-    run, info = load.run(), records.read_info(load.run())
-    (phase,) = reading.from_mapping(info.experiment, "run.json").phases
-    at_us = info.started_us - 1_000_000
-    journal.append(run.journal, journal.Applied(0, phase.name, at_us, "test", [], ["one", "two"]))
-    journal.append(run.journal, journal.Effective(0, at_us + 1, 3))
-
-
 @pytest.mark.slow
 def test_a_saturated_generator_makes_the_run_invalid_and_says_what_to_do(server, load):
     # More than any process here can send: the server answers at once, and the rate is not reached.
@@ -339,7 +330,7 @@ def test_a_saturated_generator_makes_the_run_invalid_and_says_what_to_do(server,
         "--headless", "--only-summary", "--host", server().url, *load.payloads, *given, "--run-time", "8s"
     )
     assert load.end(child).code == 0
-    write_journal(load)
+    load.write_journal()
     report = judge(load.run())
     (check,) = [each for each in report.checks if each.name == "load generator keeps up"]
     (shard,) = load.shards()
