@@ -403,7 +403,7 @@ class Coordinator:
 
     def _close_run(self, run: RunDir, order: Order) -> None:
         closed = self._crew.closed.values()
-        total, departed = sum(each.locust_requests for each in closed), self._crew.departed()
+        total, departed = sum(each.locust_requests for each in closed), self._crew.departed(open_loop=order.open_loop)
         totals = Totals(list(self._crew.workers), order.origin_us, total, departed)
         close_run(self.assignment, run, totals, self._ending())
         say(f"{sum(each.rows for each in closed)} predictions recorded in {run.path}")

@@ -78,24 +78,21 @@ class Crew:
                 found.append(f"{self._named(client)}: {when}; {where}")
         return found
 
-    def departed(self) -> list[str]:
-        """A sentence part for each who closed its shard and left while the test went on."""
-        found = []
-        for client in self._by_place():
-            if client in self.closed and client in self.gone_s:
-                until_us = self.closed[client].until_us
-                after = (each.offset_us for each in self.divisions[1:] if client not in each.workers)
-                next_us = next((offset for offset in after if offset >= until_us), None)
-                hole = (
-                    "to the end"
-                    if next_us is None
-                    else f"of {(next_us - until_us) / 1e6:.1f} s, until others took them"
-                )
-                found.append(
-                    f"{self._named(client)} left in order after {until_us / 1e6:.0f} s: its records are whole, "
-                    f"its part of the arrivals {hole}, was not sent"
-                )
-        return found
+    def departed(self, *, open_loop: bool) -> list[str]:
+        """A sentence for each who closed its shard and left while the test went on."""
+        gone = [client for client in self._by_place() if client in self.closed and client in self.gone_s]
+        return [
+            f"Of the load, {self._named(client)} left in order after {self.closed[client].until_us / 1e6:.0f} s: "
+            f"its records are whole{f', {self._hole(client)}' if open_loop else ''}."
+            for client in gone
+        ]
+
+    def _hole(self, client: str) -> str:
+        until_us = self.closed[client].until_us
+        after = [each.offset_us for each in self.divisions[1:] if client not in each.workers]
+        next_us = next((offset for offset in after if offset >= until_us), None)
+        when = "to the end" if next_us is None else f"of {(next_us - until_us) / 1e6:.1f} s, until others took them,"
+        return f"its part of the arrivals {when} was not sent"
 
     def _by_place(self) -> list[str]:
         return sorted(self.workers, key=self.workers.__getitem__)

@@ -309,6 +309,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """`run.json`: the experiment as run, the registered hypotheses, and the circumstances.
 
     `stopping` is the rule by which phases could end before their time, fixed before the load; `stops` those that did.
+    `departed` has a sentence for each load process that ended in order before the load did.
     """
 
     schema_version: int
@@ -325,6 +326,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     expectations: dict[str, dict[str, Any]] = {}
     load_started_us: int | None = None
     load_processes: list[str] = []
+    departed: list[str] = []
     locust_requests: int | None = None
     stopping: str | None = None
     stops: list[Stop] = []

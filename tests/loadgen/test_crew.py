@@ -90,7 +90,8 @@ def test_a_worker_that_ends_in_order_leaves_its_arrivals_to_the_others(server, l
     assert len(tail) > 100
     assert tail == list(range(tail[0], tail[-1] + 1))
     assert f"worker {early.header.client} has left: the 2 others take its arrivals" in ended.text
-    (note,) = [note for note in records.read_info(load.run()).notes if "left in order" in note]
+    (note,) = records.read_info(load.run()).departed
+    assert "left in order after" in note
     assert early.header.client in note
     assert note in judge(load.run()).remarks
 
@@ -343,7 +344,7 @@ def test_a_crew_knows_who_is_lost_and_who_has_closed():
         "worker b (part 2 of 3): lost after 4 s; its records: /elsewhere/requests-b-1.jsonl",
         "worker c (part 3 of 3): no word from it; it recorded nothing that is known",
     ]
-    assert seen.departed() == []
+    assert seen.departed(open_loop=True) == []
     assert seen.observe(["b", "c"], 6.0)
     # When nobody is left there is nothing to divide.
     assert not Crew({"a": 0}).observe([], 1.0)
@@ -368,9 +369,10 @@ def test_who_closes_while_the_test_goes_on_has_left_its_part_to_the_others():
     seen.divide(5_000_000)
     assert seen.divisions[-1].workers == {"a": 0, "c": 1}
     assert seen.waiting_for() == {"a", "c"}
-    (said,) = seen.departed()
-    assert said.startswith("worker b (part 2 of 3) left in order after 4 s: its records are whole")
-    assert "its part of the arrivals of 1.1 s, until others took them, was not sent" in said
+    whole = "Of the load, worker b (part 2 of 3) left in order after 4 s: its records are whole"
+    hole = ", its part of the arrivals of 1.1 s, until others took them, was not sent"
+    assert seen.departed(open_loop=True) == [f"{whole}{hole}."]
+    assert seen.departed(open_loop=False) == [f"{whole}."]
 
 
 def test_files_come_whole_or_are_named(tmp_path):
