@@ -112,6 +112,11 @@ class Arrivals:
         self._taken.add(arrival.sequence)
         return arrival
 
+    def give_back(self, arrival: Arrival) -> None:
+        """It was taken and not sent: it comes again, before all others."""
+        self._taken.discard(arrival.sequence)
+        self._ahead.appendleft(arrival)
+
     def redivide(self, parts: Sequence[Since]) -> None:
         """These parts hold, each from its offset on: what is not taken yet is given back, and may come from elsewhere.
 

@@ -235,6 +235,10 @@ class Session:
                 gevent.sleep(min(seconds, LOOK_AGAIN_S))
         return None
 
+    def give_back(self, arrival: Arrival) -> None:
+        """A slot was stopped between taking an arrival and sending it: another one sends it."""
+        self._arrivals.give_back(arrival)
+
     def send_arrival(self, arrival: Arrival, own: Own) -> None:
         """Send what the schedule says, now; its intended time is recorded beside the actual one."""
         self._started += 1

@@ -72,10 +72,14 @@ def slot_class(session: CurrentSession) -> type[Any]:
         def predict(self) -> None:
             current = session()
             if self.arrival is not None and current is not None and not current.stopping:
-                current.send_arrival(self.arrival, self.own)
+                arrival, self.arrival = self.arrival, None
+                current.send_arrival(arrival, self.own)
 
         def on_stop(self) -> None:
-            _resign(session())
+            current = session()
+            if self.arrival is not None and current is not None:
+                current.give_back(self.arrival)
+            _resign(current)
             close(self.own.values())
 
     class Arrivals(FastHttpUser):

@@ -500,6 +500,24 @@ def test_locusts_page_starts_and_stops_runs_of_their_own(server, load, page):
     assert ended.text.count("20 users from Locust's page: arrivals come from the experiment's load") == 2
 
 
+@pytest.mark.slow
+def test_slots_that_are_stopped_at_the_page_take_no_arrival_away(server, load, page):
+    started = server(delay=0.02)
+    child, call = page(started.url)
+    for count in (30, 4, 25, 3, 30):
+        call("/swarm", f"user_count={count}&spawn_rate=100".encode())
+        time.sleep(1.5)
+    child.send_signal(signal.SIGINT)
+    ended = load.end(child)
+    assert ended.code == 0, ended.text
+    (shard,) = load.shards()
+    numbers = sorted(row.sequence for row in shard.rows)
+    assert len(numbers) > 300
+    assert numbers == list(range(len(numbers)))
+    assert ids(shard.rows) == logged_ids(started)
+    assert shard.header.slots == max(beat.users for beat in shard.beats) == 30
+
+
 def test_a_host_that_is_typed_into_locusts_page_and_cannot_be_asked(server, load, page):
     child, call = page(server().url)
     call("/swarm", b"user_count=5&spawn_rate=5&host=http%3A%2F%2Fa..b%3A80")

@@ -203,6 +203,17 @@ def test_a_worker_that_was_held_up_takes_just_what_nobody_else_took(schedule, wh
     assert set(sent) == {each for each in whole if each.offset_us <= end}
 
 
+def test_an_arrival_that_is_given_back_comes_again_whoever_has_the_part_then():
+    schedule = Schedule(steady(1000), "poisson", 3, SHARES, ("p",))
+    drawn, whole = Arrivals(schedule), first(schedule, 20)
+    taken = [drawn.take() for _each in range(4)]
+    drawn.give_back(taken[2])
+    assert [drawn.take() for _each in range(3)] == [whole[2], *whole[4:6]]
+    drawn.give_back(whole[5])
+    drawn.redivide([Since(0, Part()), Since(10_000_000, Part(0, 2))])
+    assert drawn.take() == whole[5]
+
+
 def test_whose_part_is_nothing_has_no_next_arrival_and_finds_that_out_at_once():
     drawn = Arrivals(Schedule(steady(1000), "poisson", 3, SHARES, ("p",)), NOTHING)
     assert drawn.peek() is None
