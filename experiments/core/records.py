@@ -55,7 +55,7 @@ class ShardHeader(msgspec.Struct, frozen=True, tag="shard", tag_field="kind"):
     `origin_us` is time zero of the schedule: warm-up is counted from there. `mode` is `open` (a schedule) or `closed`
     (users that wait for their answers). `client` is the process as Locust names it. `clock_offset_us` was added to this
     machine's clock so that it agrees with the master's, to within `clock_uncertainty_us`. `slots` are those of all
-    processes together, as the load began.
+    processes together, as the load began. `worker` is its place among `workers` then; one that came late has none.
     """
 
     schema: int
