@@ -20,6 +20,22 @@ _UNTIL_STOPPED_S = 3600.0
 CurrentSession = Callable[[], Session | None]
 
 
+class Ending(FastHttpUser):
+    """A user who knows that it was told to end.
+
+    Locust kills a user who waits, and gevent does so a moment later: it may have begun to send in between, and would
+    leave a request without its answer.
+    """
+
+    abstract = True
+    ending = False
+
+    def stop(self, force: bool = False) -> bool:  # noqa: FBT001, FBT002 - as Locust has it
+        """End, at once or after what is being sent."""
+        self.ending = True
+        return bool(super().stop(force))
+
+
 def user_classes(experiment: Experiment, session: CurrentSession) -> dict[str, type[Any]]:
     """User classes by name: the slots, and one class for each cohort, weighted by its share and tagged with its name.
 
@@ -65,7 +81,7 @@ def slot_class(session: CurrentSession) -> type[Any]:
             # Locust takes this for the time between tasks, in which a user may be killed.
             current = session()
             self.arrival = current.next_arrival() if current else None
-            if self.arrival is None:
+            if self.arrival is None or self.user.ending:
                 gevent.sleep(seconds)
 
         @task
@@ -82,7 +98,7 @@ def slot_class(session: CurrentSession) -> type[Any]:
             _resign(current)
             close(self.own.values())
 
-    class Arrivals(FastHttpUser):
+    class Arrivals(Ending):
         tasks = [Sending]  # noqa: RUF012 - Locust's own way
 
     return Arrivals
@@ -91,7 +107,7 @@ def slot_class(session: CurrentSession) -> type[Any]:
 def _cohort_class(name: str, cohort: str, share_percent: float, session: CurrentSession) -> type[Any]:
     """A class of users of one cohort; each has a connection of its own and waits for every answer."""
 
-    class CohortUser(FastHttpUser):
+    class CohortUser(Ending):
         weight = share_percent
 
         def on_start(self) -> None:
@@ -106,7 +122,7 @@ def _cohort_class(name: str, cohort: str, share_percent: float, session: Current
         @task
         def predict(self) -> None:
             current = session()
-            if current is None or current.stopping:
+            if current is None or current.stopping or self.ending:
                 return
             current.send_freely(self.own, cohort)
 

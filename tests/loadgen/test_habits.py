@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from analysis.judge import judge
 from experiments.core import records
 
 HABITS = """
@@ -142,6 +143,18 @@ def test_a_shape_says_how_many_users_wait_for_their_answers(server, load, beside
     starts = np.array([row.start_us - origin for row in load.rows()]) / 1e6
     few, many = (int(np.count_nonzero((starts > low) & (starts < high))) for low, high in ((0.5, 2.0), (4.5, 6.0)))
     assert 3 < many / few < 9
+
+
+@pytest.mark.slow
+def test_users_that_a_shape_takes_away_leave_no_request_without_its_answer(server, load, beside):
+    started = server(delay=0.002)
+    beside(SHAPE.replace("(1, 10) if at < 3 else (6, 10)", "(40, 100) if int(at) % 2 else (5, 100)"))
+    ended = load.end(load.headless(started), patience=90)
+    assert ended.code == 0, ended.text
+    (shard,) = load.shards()
+    assert ids(shard.rows) == {seen.request_id for seen in started.requests()}
+    assert sorted(row.sequence for row in shard.rows) == list(range(len(shard.rows)))
+    assert judge(load.run()).records.complete
 
 
 @pytest.mark.slow
