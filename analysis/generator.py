@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from analysis import words
 from analysis.findings import Check
-from analysis.rows import Effort, Rows, ShardSummary
+from analysis.rows import LAGGING_US, Effort, Rows, ShardSummary
 from analysis.tally import WARM_UP, Tally
 
 MAX_LATE = 0.1
@@ -17,6 +17,12 @@ MAX_LATE = 0.1
 
 MAX_BUSY = 0.1
 """Share of its time that a load process may use all of a core: what waits for it then looks like the service."""
+
+MAX_LAGGING = 0.1
+"""Share of its seconds in which a load process's event loop may keep something waiting for `LAGGING_US` or more."""
+
+MOST_NAMED = 4
+"""Load processes whose rates are told: those that fell behind the most."""
 
 MAX_QUEUED = 0.1
 """Share of requests that may wait for a connection of ours: their latency is partly our own."""
@@ -40,17 +46,50 @@ def _keeps_up(shards: Sequence[ShardSummary], tally: Tally) -> Check:
     never = sum(shard.trailer.never_sent for shard in shards if shard.trailer)
     kept = late <= MAX_LATE * total and never <= MAX_LATE * max(total, 1)
     busy = [shard for shard in shards if _is_busy(shard.effort)]
+    lagging = [shard for shard in shards if _is_lagging(shard.effort)]
     if any(shard.header.mode == "open" for shard in shards):
         sentence = f"{words.count(late)} of {words.requests(total)} started late; {words.count(never)} never sent."
     else:
         sentence = "users waited for each answer: there is no schedule to keep."
-    cause = _busy_sentence(busy) if busy else "" if kept else _cause(shards, late)
-    ok = kept and not busy
+    cause = (
+        _busy_sentence(busy) if busy else _lag_sentence(lagging) if lagging else "" if kept else _cause(shards, late)
+    )
+    sentence += _rates(shards)
+    ok = kept and not busy and not lagging
     return Check("load generator keeps up", ok=ok, sentence=f"{sentence}{cause}", weakens=[] if ok else ["latency"])
 
 
 def _is_busy(effort: Effort) -> bool:
     return effort.busy > max(MAX_BUSY * effort.beats, 1)
+
+
+def _is_lagging(effort: Effort) -> bool:
+    return effort.lagging > max(MAX_LAGGING * effort.beats, 1)
+
+
+def _rates(shards: Sequence[ShardSummary]) -> str:
+    """What each load process sent and what it should have sent, a second: those first that fell behind the most."""
+    timed = [shard for shard in shards if shard.effort.due and shard.effort.seconds]
+    if not timed:
+        return ""
+    timed.sort(key=lambda shard: shard.effort.sent / (shard.effort.due or 1))
+    said = [
+        f"{shard.name} {shard.effort.sent / shard.effort.seconds:,.1f} "
+        f"of {(shard.effort.due or 0) / shard.effort.seconds:,.1f}"
+        for shard in timed[:MOST_NAMED]
+    ]
+    more = f", {len(timed) - MOST_NAMED} more no worse" if len(timed) > MOST_NAMED else ""
+    return f" Sent and due, a second: {', '.join(said)}{more}."
+
+
+def _lag_sentence(lagging: Sequence[ShardSummary]) -> str:
+    worst = max(lagging, key=lambda shard: shard.effort.lagging / shard.effort.beats)
+    return (
+        f" The generator was the bottleneck: the event loop of {worst.name} kept requests waiting for "
+        f"{words.milliseconds(LAGGING_US)} or more in {words.count(worst.effort.lagging)} of "
+        f"{words.count(worst.effort.beats)} seconds; give it a core of its own, or start more load processes "
+        "(--processes N) or workers."
+    )
 
 
 def _busy_sentence(busy: Sequence[ShardSummary]) -> str:

@@ -185,7 +185,7 @@ def remarks_on(info: RunInfo, experiment: Experiment) -> list[str]:
     if info.ended is not None and info.ended.how != "completed":
         remarks.append(f"The run was {info.ended.how}: {info.ended.detail or 'no reason was given'}.")
     remarks += [f"Phase {stop.phase} ended at look {stop.look}: {stop.outcome}: {stop.rule}." for stop in info.stops]
-    return remarks + list(info.notes)
+    return [*remarks, *info.notes, *info.departed]
 
 
 def _timed_out(seen: Evidence) -> list[str]:

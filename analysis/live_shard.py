@@ -118,7 +118,7 @@ class ShardState:
             gaps=0,
             repeated=0,
             last_end_us=self.last_end_us,
-            effort=effort(self.beats, self.trailer),
+            effort=effort(self.header, self.beats, self.trailer),
         )
         if self.trailer is None and self.heard_us < silent_before_us:
             return plain

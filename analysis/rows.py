@@ -23,7 +23,7 @@ _FEW = [field.name for field in COLUMNS if field.type == FEW]
 _STEADY = dict.fromkeys(("sequence", "intended_us", "start_us"), "DELTA_BINARY_PACKED")
 """What goes up by small steps: a fraction of the bytes, in less time than compressing them takes."""
 
-_VERSION = 3
+_VERSION = 4
 """Raised when what is derived from a shard changes, so that older files are made anew."""
 
 _NUMBER = pa.field("shard", pa.int32())
@@ -34,12 +34,16 @@ SCHEMA = pa.schema([_NUMBER, *(field.with_type(pa.string()) if field.type == FEW
 BUSY = 0.9
 """Share of a core from which on a process has no time to spare."""
 
+LAGGING_US = 100_000
+"""What an event loop may keep waiting in a second: more of it is the generator's own latency, not the service's."""
+
 
 class Effort(msgspec.Struct, frozen=True):
     """What the beats of a shard say of its process: see `experiments.core.records.Beat`.
 
-    `beats` are about as many as seconds, `busy` those with next to no CPU to spare; `lag_us` and `backlog` are the
-    worst; `clock_moved_us` is how far the wall clock moved.
+    `beats` are about as many as seconds, `busy` those with next to no CPU to spare, `lagging` those whose event loop
+    kept something waiting for `LAGGING_US` or more; `lag_us` and `backlog` are the worst; `clock_moved_us` is how far
+    the wall clock moved. `due` is what the schedule asked of it (None in a closed loop), in `seconds`.
     """
 
     beats: int = 0
@@ -50,23 +54,33 @@ class Effort(msgspec.Struct, frozen=True):
     starved: int = 0
     queued: int = 0
     clock_moved_us: int = 0
+    lagging: int = 0
+    due: int | None = None
+    seconds: float = 0.0
 
 
-def effort(beats: Sequence[Beat], trailer: Trailer | None) -> Effort:
+def effort(header: ShardHeader, beats: Sequence[Beat], trailer: Trailer | None) -> Effort:
     """The beats of a shard in a few numbers; the trailer's counts go before the last beat's."""
     if not beats:
         return Effort()
     last = trailer or beats[-1]
+    due = trailer.scheduled if trailer else (beats[-1].sent or 0) + beats[-1].backlog
+    seconds = 0.0 if header.origin_us is None else max(last.at_us - header.origin_us, 0) / 1e6
     offsets = [beat.wall_us for beat in beats]
     return Effort(
-        beats=len(beats),
+        beats=sum(beat.cpu is not None or not beat.users for beat in beats),
         busy=sum((beat.cpu or 0) >= BUSY for beat in beats),
         lag_us=max(beat.lag_us or 0 for beat in beats),
         backlog=max(beat.backlog for beat in beats),
-        sent=max(beat.sent or 0 for beat in beats),
+        sent=trailer.scheduled - trailer.never_sent
+        if trailer and trailer.scheduled is not None
+        else max(beat.sent or 0 for beat in beats),
         starved=last.starved,
         queued=last.queued,
         clock_moved_us=max(offsets) - min(offsets),
+        lagging=sum((beat.lag_us or 0) >= LAGGING_US for beat in beats),
+        due=due if header.mode == "open" else None,
+        seconds=seconds,
     )
 
 
@@ -96,8 +110,11 @@ class ShardSummary(msgspec.Struct, frozen=True):
     @property
     def lost(self) -> int:
         """Requests that were sent and of which nothing is recorded: the most that there can be."""
+        last = self.last_beat
+        if self.trailer is None and last is not None and last.users:
+            return max(self.gaps, last.users)  # whatever was in flight, each user had one request at most
         if self.trailer is None:
-            return self.gaps + (self.last_beat.in_flight if self.last_beat else 0)
+            return self.gaps + (last.in_flight if last else 0)
         if self.trailer.scheduled is not None:
             return max(self.trailer.scheduled - self.trailer.never_sent - self.rows, 0)
         return max(self.gaps - self.trailer.never_sent, 0)
@@ -115,14 +132,19 @@ class ShardSummary(msgspec.Struct, frozen=True):
 class _Stamp(msgspec.Struct, frozen=True):
     version: int
     shards: list[ShardSummary]
+    shared: int
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a run as an Arrow table, and the summary of each shard; `shard` counts in that order."""
+    """All rows of a run as an Arrow table, and the summary of each shard; `shard` counts in that order.
+
+    `shared` counts sequence numbers that more than one shard holds: requests that several processes sent.
+    """
 
     table: pa.Table
     shards: tuple[ShardSummary, ...]
+    shared: int = 0
 
     @property
     def origin_us(self) -> int | None:
@@ -183,7 +205,7 @@ def _derived(path: Path, paths: list[Path], digests: list[str]) -> Rows | None:
     known = [(shard.name, shard.digest) for shard in stamp.shards]
     if stamp.version != _VERSION or known != [(p.name, digest) for p, digest in zip(paths, digests, strict=True)]:
         return None
-    return Rows(table, tuple(stamp.shards))
+    return Rows(table, tuple(stamp.shards), stamp.shared)
 
 
 def _build(info: RunInfo, paths: list[Path], digests: list[str]) -> Rows:
@@ -194,12 +216,40 @@ def _build(info: RunInfo, paths: list[Path], digests: list[str]) -> Rows:
             check_belongs(shard.path, shard.header, info.id)
         tables.append(_numbered(shard.table, index))
         summaries.append(_summary(shard, digest))
+    _check_distinct(paths, summaries)
+    shared = _shared(tables, summaries)
     stamped = (
         pa.concat_tables(tables)
         .unify_dictionaries()
-        .replace_schema_metadata({_STAMP: msgspec.json.encode(_Stamp(_VERSION, summaries))})
+        .replace_schema_metadata({_STAMP: msgspec.json.encode(_Stamp(_VERSION, summaries, shared))})
     )
-    return Rows(stamped, tuple(summaries))
+    return Rows(stamped, tuple(summaries), shared)
+
+
+def _check_distinct(paths: Sequence[Path], shards: Sequence[ShardSummary]) -> None:
+    """Refuse two shards of one process: one of them is a copy, and its requests would count twice.
+
+    Raises:
+        RecordsError: there are two.
+    """
+    seen: dict[tuple[str, str, int], Path] = {}
+    for path, shard in zip(paths, shards, strict=True):
+        writer = (shard.header.client, shard.header.host, shard.header.pid)
+        if writer in seen:
+            raise RecordsError(
+                f"{path}:1: holds the records of the process that wrote {seen[writer].name} too; "
+                "one is a copy; move it out of the run directory."
+            )
+        seen[writer] = path
+
+
+def _shared(tables: Sequence[pa.Table], shards: Sequence[ShardSummary]) -> int:
+    """Sequence numbers that are in more than one shard; what one shard holds twice is that shard's own affair."""
+    if len(tables) == 1:
+        return 0
+    # Runs that are sorted already, or nearly so, which this way of sorting merges.
+    ordered = np.sort(np.concatenate([table["sequence"].to_numpy() for table in tables]), kind="stable")
+    return int(np.count_nonzero(ordered[1:] == ordered[:-1])) - sum(shard.repeated for shard in shards)
 
 
 def check_belongs(path: Path, header: ShardHeader, run: str) -> None:
@@ -249,7 +299,7 @@ def _summary(shard: ShardColumns, digest: str) -> ShardSummary:
         gaps=gaps,
         repeated=repeated,
         last_end_us=int(ends.max()) if ends.size else None,
-        effort=effort(shard.beats, shard.trailer),
+        effort=effort(shard.header, shard.beats, shard.trailer),
     )
 
 
@@ -261,8 +311,9 @@ def _gaps(shard: ShardColumns, numbers: Any) -> tuple[int, int]:
     distinct = 1 + int(np.count_nonzero(np.diff(ordered)))
     repeated = int(ordered.size) - distinct
     beats = {beat.workers for beat in shard.beats} | {shard.header.workers}
-    if shard.header.mode != "open" or len(beats) > 1:
-        # The stride changed on the way, or each process counts by itself: only the whole run can be reconciled.
+    late = shard.header.worker >= max(shard.header.workers, 1)
+    if shard.header.mode != "open" or len(beats) > 1 or late:
+        # Its stride changed on the way, or each process counts by itself: only the whole run can be reconciled.
         return 0, repeated
     stride = max(shard.header.workers, 1)
     due = (int(ordered[-1]) - shard.header.worker) // stride + 1

@@ -110,6 +110,12 @@ def _reconciled(seen: Evidence) -> Check | None:
         total = sum(counted)
     repeated = sum(shard.repeated for shard in seen.rows.shards)
     rows = seen.rows.table.num_rows
+    if seen.rows.shared:
+        sentence = (
+            f"{words.requests(seen.rows.shared)} of the schedule sent by more than one load process: "
+            "a worker went on without word from its master, and others had taken its part."
+        )
+        return Check("records reconciled", ok=False, sentence=sentence, weakens=EVERY)
     if repeated:
         sentence = f"{words.requests(repeated)} recorded twice under the same number."
         return Check("records reconciled", ok=False, sentence=sentence, weakens=EVERY)

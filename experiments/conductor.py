@@ -325,6 +325,7 @@ def _close_run(life: Life, ending: records.Ending) -> None:
             load_started_us=account.load_started_us,
             locust_requests=account.locust_requests,
             load_processes=account.load_processes,
+            departed=account.departed,
         )
         if account.ended is not None and account.ended.how == "failed":
             life.narrator.say(f"the load says: {account.ended.detail}")

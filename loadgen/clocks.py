@@ -11,8 +11,9 @@ from typing import Any
 import gevent
 
 ASK, ANSWER = "splitproof-clock-asked", "splitproof-clock"
+AGAIN, COMPARED = "splitproof-clock-again", "splitproof-clock-compared"
 _QUESTIONS = 8
-_PAUSE_S = 0.1
+_PAUSE_S, _SHORT_PAUSE_S = 0.1, 0.01
 _AGREE_US = 1_000
 """Clocks that are as near as this, beyond what can be measured, are one clock."""
 
@@ -37,29 +38,42 @@ def compared(sent_ns: int, received_ns: int, wall_us: int, master_wall_us: int) 
 
 
 class MastersClock:
-    """A worker's knowledge of its master's clock."""
+    """A worker's knowledge of its master's clock: asked for when it connects, and anew before each test."""
 
     def __init__(self, runner: Any) -> None:
         self.best = Comparison()
-        self._answers = 0
+        self._answers, self._since_ns = 0, 0
         self._runner = runner
         runner.register_message(ANSWER, self._on_answer)
-        gevent.spawn(self._ask)
+        runner.register_message(AGAIN, self._on_again)
+        self._asking = gevent.spawn(self._ask, _PAUSE_S)
 
-    def _ask(self) -> None:
+    def _ask(self, pause_s: float) -> None:
         while self._answers < _QUESTIONS:
             if self._runner.connected:
                 self._runner.send_message(ASK, {"sent_ns": time.monotonic_ns()})
-            gevent.sleep(_PAUSE_S)
+            gevent.sleep(pause_s)
 
     def _on_answer(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment
+        if msg.data["sent_ns"] < self._since_ns:
+            return  # asked for an earlier comparison
         found = compared(
             msg.data["sent_ns"], time.monotonic_ns(), time.time_ns() // 1000, master_wall_us=msg.data["wall_us"]
         )
         if not self._answers or found.uncertainty_us < self.best.uncertainty_us:
             self.best = found
         self._answers += 1
+
+    def _on_again(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment, msg
+        self._asking.kill(block=False)
+        self._answers, self._since_ns = 0, time.monotonic_ns()
+        self._asking = gevent.spawn(self._ask_anew)
+
+    def _ask_anew(self) -> None:
+        self._ask(_SHORT_PAUSE_S)
+        self._runner.send_message(COMPARED, None)
 
 
 def answer(runner: Any, msg: Any) -> None:

@@ -27,10 +27,11 @@ from loadgen.fetching import add_records
 from loadgen.live import Live, add_tab
 from loadgen.recorder import anchored
 from loadgen.rundir import Totals, close_run, local_run, open_run
-from loadgen.session import DRAIN_MARGIN_S, Closed, Order, Place, Session
-from loadgen.users import SLOTS
+from loadgen.session import DRAIN_MARGIN_S, Closed, Division, Order, Place, Session
+from loadgen.users import SLOTS, slot_class
 
-_OPENED, _DIVIDED, _DRAIN = "splitproof-opened", "splitproof-divided", "splitproof-drain"
+_OPENED, _DRAIN = "splitproof-opened", "splitproof-drain"
+_ASKED, _DIVIDED = "splitproof-part-asked", "splitproof-divided"
 _CLOSED, _FAILED = "splitproof-closed", "splitproof-failed"
 _LEAD_US, _WORKERS_LEAD_US = 300_000, 700_000
 """How long after the order the schedule begins: users must have been spawned, here or in every worker."""
@@ -38,24 +39,39 @@ _LEAD_US, _WORKERS_LEAD_US = 300_000, 700_000
 _LOOK_S = 0.25
 """How often the master looks whether a worker is lost."""
 
+_LOOKS_UNTIL_IDLE = 20
+"""How often a worker that joins is seen without users until that is said. Locust (2.47) moves users onto the first that
+joins a test, and onto no other."""
+
 _NOTICE_US = 1_000_000
 """How long before a new division of the schedule holds: every worker must have heard of it."""
+
+_COMPARED_S = 2.0
+"""How long the master waits, before it gives the order, for workers to have compared their clocks with its own."""
 
 _MOST_SPAWNED_AT_ONCE = 100
 """Locust warns about more."""
 
 _INTERRUPTED = 130
 
+_SLOTS_ON_THE_PAGE = (
+    "arrivals come from the experiment's load, and wait for no answer; the number of users in Locust's form is how "
+    "many requests may be in flight at once (load.slots)."
+)
+
 
 class Coordinator:
-    """Our part in one Locust process."""
+    """Our part in one Locust process; `apart`: it was started as a worker, so its master may be on another machine."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, *, apart: bool = False) -> None:
         self.assignment = assignment
+        self._apart = apart
         self.session: Session | None = None
         self._environment: Any = None
         self._order: Order | None = None
         self._crew = Crew({})
+        self._clock = anchored()
+        self._compared: set[str] = set()
         self._heard = 0
         self._sender: transfer.Sender | None = None
         self._masters_clock: MastersClock | None = None
@@ -83,7 +99,7 @@ class Coordinator:
         if self._is_master:
             self._listen_to_workers(environment.runner)
         if environment.web_ui is not None:
-            self._live = Live()
+            self._live = Live(note=_SLOTS_ON_THE_PAGE if self._open_loop else "")
             add_tab(environment.web_ui, options.web_base_path, self._live)
             add_records(environment.web_ui, options.web_base_path, self._live)
         _interrupt_between_requests()
@@ -92,13 +108,17 @@ class Coordinator:
         runner.register_message(_DRAIN, self._on_drain, concurrent=True)
         runner.register_message(_DIVIDED, self._on_divided)
         if options.processes:
-            gevent.spawn(_end_with_master, os.getppid())
-        else:
+            gevent.spawn(_end_with_parent, os.getppid())
+        if self._apart or not options.processes:
             self._masters_clock = MastersClock(runner)
+        else:
+            runner.register_message(clocks.AGAIN, lambda **_rest: runner.send_message(clocks.COMPARED, None))
 
     def _listen_to_workers(self, runner: Any) -> None:
         runner.register_message(clocks.ASK, lambda environment, msg, **_rest: clocks.answer(environment.runner, msg))
+        runner.register_message(clocks.COMPARED, lambda environment, msg, **_rest: self._compared.add(msg.node_id))  # noqa: ARG005
         runner.register_message(_OPENED, self._on_opened)
+        runner.register_message(_ASKED, self._on_part_asked)
         runner.register_message(transfer.PIECE, self._on_piece)
         runner.register_message(_CLOSED, self._on_closed)
         runner.register_message(_FAILED, self._on_worker_failed)
@@ -122,6 +142,12 @@ class Coordinator:
             environment.user_classes[:] = [kind for kind in environment.user_classes if kind not in slots.values()]
             say("closed loop: users wait for each answer; the arrivals of the experiment's load are not used.")
             return
+        others = [kind.__name__ for kind in environment.user_classes if kind.__module__ != slot_class.__module__]
+        if others:
+            say(
+                f"open loop: nothing but the arrivals of the experiment is sent; {', '.join(others)} of the locustfile "
+                "will not run; to run them too: --users N --closed-loop."
+            )
         environment.user_classes[:] = list(slots.values())
         # Tags choose cohorts of the schedule, not tasks of a slot: Locust must not filter the slots away.
         options.tags = options.exclude_tags = None
@@ -131,6 +157,8 @@ class Coordinator:
 
     def on_test_start(self, environment: Any, **_rest: Any) -> None:
         """Give the order, or take it; open a session where users will run."""
+        while self._environment is None:  # who joins a test that runs is told to spawn before Locust has set it up
+            gevent.sleep(0.01)
         try:
             if self._is_worker:
                 self._take_order(environment)
@@ -144,35 +172,51 @@ class Coordinator:
         self._refused = False
         # A person may have typed another one into Locust's page.
         host = check_reachable(environment.host, self.assignment.experiment.name)
+        workers = self._division(environment.runner)
         run = open_run(self.assignment, host)
+        if self._is_master:
+            self._compare_clocks(environment.runner)
+        self._clock = anchored()
         self._order = Order(
             run=str(run.path),
             experiment_hash=self.assignment.experiment_hash,
             payloads_hash=self.assignment.payloads_hash,
-            origin_us=time.time_ns() // 1000 + (_WORKERS_LEAD_US if self._is_master else _LEAD_US),
+            origin_us=self._clock.now() + (_WORKERS_LEAD_US if self._is_master else _LEAD_US),
             open_loop=self._open_loop,
             cohorts=list(self.assignment.cohorts),
-            workers=self._division(environment.runner),
+            workers=workers,
+            slots=environment.runner.target_user_count if self._open_loop else None,
         )
         if self._live is not None:
             self._live.follow(run)
+            if self._order.slots is not None and not environment.parsed_options.autostart:
+                say(f"{self._order.slots} users from Locust's page: {_SLOTS_ON_THE_PAGE}")
         for note in self.assignment.notes:
             say(f"note: {note}.")
-        self._crew = Crew(self._order.workers)
+        self._crew = Crew(dict(self._order.workers))
         if self._is_master:
             environment.parsed_options.splitproof_order = msgspec.to_builtins(self._order)
             gevent.spawn(self._watch_workers, environment.runner, self._order)
         else:
             self._open_session(environment, self._order)
 
+    def _compare_clocks(self, runner: Any) -> None:
+        """Have every worker compare its clock now: it may have been set, or have drifted, since it connected."""
+        self._compared.clear()
+        runner.send_message(clocks.AGAIN)
+        end = time.monotonic() + _COMPARED_S
+        while {worker.id for worker in _ready(runner)} - self._compared and time.monotonic() < end:
+            gevent.sleep(0.01)
+
     def _division(self, runner: Any) -> dict[str, int]:
         """Who takes which part of the schedule."""
         if not self._is_master:
             return {runner.client_id: 0}
-        active = [*runner.clients.ready, *runner.clients.running, *runner.clients.spawning]
-        if runner.target_user_count < len(active):
+        active = _ready(runner)
+        if self._open_loop and runner.target_user_count < len(active):
             raise StackError(
-                f"{runner.target_user_count} users for {len(active)} workers: each needs one; start more users."
+                f"{runner.target_user_count} slots for {len(active)} workers: each needs one to send its part of the "
+                "arrivals; start more users."
             )
         ordered = sorted((worker.id for worker in active), key=runner.get_worker_index)
         return {client: place for place, client in enumerate(ordered)}
@@ -188,9 +232,6 @@ class Coordinator:
             raise StackError("a worker has another experiment than its master; give both the same --experiment file.")
         if order.payloads_hash != self.assignment.payloads_hash:
             raise StackError("a worker has other payloads than its master; give both the same ones.")
-        if environment.runner.client_id not in order.workers:
-            say("this worker came after the start: it sends nothing until the next start.")
-            return
         elsewhere = not Path(order.run).is_dir()  # the path alone says nothing: it may be the same everywhere
         run = local_run(Path(order.run), self.assignment)
         session = self._open_session(environment, msgspec.structs.replace(order, run=str(run)))
@@ -201,35 +242,51 @@ class Coordinator:
 
     def _open_session(self, environment: Any, order: Order) -> Session:
         seen = self._masters_clock.best if self._masters_clock else Comparison()
+        runner = environment.runner
         place = Place(
-            client=environment.runner.client_id,
+            client=runner.client_id,
             host=environment.host,
             clock=anchored().shifted(seen.offset_us),
             clock_offset_us=seen.offset_us,
             clock_uncertainty_us=seen.uncertainty_us,
+            ask=(lambda: runner.send_message(_ASKED, None)) if self._is_worker else None,
+            room=lambda: int(runner.target_user_count),
+            late=None if runner.client_id in order.workers else runner.worker_index,
         )
         fire = environment.events.request.fire
         self.session = session = Session(self.assignment, order, place, fire, self._on_record_failure)
         return session
 
     def _watch_workers(self, runner: Any, order: Order) -> None:
-        """While the test runs, divide the schedule anew among those who are left, or have come back."""
+        """While the test runs, divide the schedule anew among those who are left, have come back, or have come late."""
         crew = self._crew
         while self._order is order:
-            now_us = time.time_ns() // 1000 - order.origin_us
+            now_us = self._clock.now() - order.origin_us
             before = crew.active
-            if crew.observe(_alive(runner), now_us / 1e6):
-                data = {"offset_us": now_us + _NOTICE_US, "workers": crew.division}
-                for client in crew.active:
-                    runner.send_message(_DIVIDED, data, client_id=client)
-                _tell_of(before, crew.active)
+            if crew.observe(_alive(runner), now_us / 1e6) and not crew.draining:
+                crew.divide(now_us + _NOTICE_US)
+                for client in crew.workers:  # who is taken for lost may hear it, too
+                    self._tell_divisions(client)
+                _tell_of(before, crew.active, {worker.id for worker in runner.clients.all})
+            for client in crew.left_out((worker.id for worker in runner.clients.ready), _LOOKS_UNTIL_IDLE):
+                say(f"worker {client} came after the start, and Locust gives it no users: it waits for the next start.")
             gevent.sleep(_LOOK_S)
 
+    def _tell_divisions(self, client: str) -> None:
+        """All of them, for somebody who may have missed some."""
+        data = msgspec.to_builtins(self._crew.divisions)
+        self._environment.runner.send_message(_DIVIDED, {"divisions": data}, client_id=client)
+
+    def _on_part_asked(self, environment: Any, msg: Any, **_rest: Any) -> None:
+        del environment
+        if self._order is not None:
+            self._crew.admit(msg.node_id)
+            self._tell_divisions(msg.node_id)
+
     def _on_divided(self, environment: Any, msg: Any, **_rest: Any) -> None:
-        workers = msg.data["workers"]
-        place = workers.get(environment.runner.client_id)
-        if self.session is not None and place is not None:
-            self.session.redivide(msg.data["offset_us"], place, len(workers))
+        del environment
+        if self.session is not None:
+            self.session.redivide(msgspec.convert(msg.data["divisions"], list[Division]))
 
     def _on_opened(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment
@@ -271,10 +328,15 @@ class Coordinator:
 
     def _on_worker_failed(self, environment: Any, msg: Any, **_rest: Any) -> None:
         del environment
-        self._fail(f"worker {msg.node_id}: {msg.data['line']}")
+        line = f"worker {msg.node_id}: {msg.data['line']}"
+        if self._order is not None and msg.node_id not in self._crew.workers:
+            say(f"{line} It came after the start, and takes no part.")
+        else:
+            self._fail(line)
 
     def on_test_stopping(self, environment: Any, **_rest: Any) -> None:
         """Stop sending; the master waits until every worker has closed its shard."""
+        self._crew.draining = True
         if self._is_master:
             self._drain_workers(environment.runner)
         elif self.session is not None:
@@ -341,7 +403,8 @@ class Coordinator:
 
     def _close_run(self, run: RunDir, order: Order) -> None:
         closed = self._crew.closed.values()
-        totals = Totals(list(order.workers), order.origin_us, sum(each.locust_requests for each in closed))
+        total, departed = sum(each.locust_requests for each in closed), self._crew.departed(open_loop=order.open_loop)
+        totals = Totals(list(self._crew.workers), order.origin_us, total, departed)
         close_run(self.assignment, run, totals, self._ending())
         say(f"{sum(each.rows for each in closed)} predictions recorded in {run.path}")
         for line in self._crew.unclosed():
@@ -361,7 +424,10 @@ class Coordinator:
     def _exit_code(self, runner: Any) -> int:
         """0 when recording went well: a failed prediction is a result, not an error of the load."""
         if runner.exceptions or log.unhandled_greenlet_exception:
-            say("an unexpected error happened in the load; see Locust's log above. This is a defect of ours.")
+            say(
+                "an unexpected error happened in the load; see Locust's log above. "
+                "Unless it is in a locustfile of your own, this is a defect of ours."
+            )
             return int(Exit.UNEXPECTED)
         return int(Exit.PROMOTE)
 
@@ -373,23 +439,30 @@ class Coordinator:
             self._live.end()
 
 
+def _ready(runner: Any) -> list[Any]:
+    """The workers that take part in a test that begins now."""
+    return [*runner.clients.ready, *runner.clients.running, *runner.clients.spawning]
+
+
 def _alive(runner: Any) -> set[str]:
     """The workers that the master has heard of lately."""
     return {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
 
 
-def _tell_of(before: list[str], now: list[str]) -> None:
+def _tell_of(before: list[str], now: list[str], known: set[str]) -> None:
+    """Say who takes part no longer, or again; Locust forgets at once who says that it quits."""
     for client in before:
         if client not in now:
-            say(f"worker {client} is lost: the {len(now)} others take its arrivals from now on.")
+            how = "is lost" if client in known else "has left"
+            say(f"worker {client} {how}: the {len(now)} others take its arrivals from now on.")
     for client in now:
         if client not in before:
-            say(f"worker {client} is back, and takes its part again.")
+            say(f"worker {client} is there, and takes a part of the arrivals.")
 
 
-def _end_with_master(master: int) -> None:
-    """End this forked worker in order when its master is gone, however that died."""
-    while os.getppid() == master:
+def _end_with_parent(parent: int) -> None:
+    """End this forked worker in order when the process that forked it is gone, however that died."""
+    while os.getppid() == parent:
         gevent.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 

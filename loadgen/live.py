@@ -46,11 +46,13 @@ class Live:
         run: None before the first test.
         child: None if it could not be started; then `refused` says why.
         refused: What the system said.
+        note: What is to be known before a test is started.
     """
 
     run: RunDir | None = None
     child: subprocess.Popen[bytes] | None = None
     refused: str = ""
+    note: str = ""
 
     def follow(self, run: RunDir) -> None:
         """Look at this run from now on, in a process of its own; a load goes on where that cannot be started."""
@@ -90,7 +92,9 @@ def newest(live: Live) -> tuple[bytes, str]:
     b'{"message": "No test has been started yet.", "trouble": "", "look": null}'
     """
     look, stamp = b"null", "0"
-    message = "Waiting for the first look." if live.run is not None else "No test has been started yet."
+    message = (
+        "Waiting for the first look." if live.run is not None else f"No test has been started yet. {live.note}".strip()
+    )
     if live.run is not None:
         path = live.run.path / _LIVE_FILE
         with contextlib.suppress(OSError):  # there is none yet

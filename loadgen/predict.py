@@ -11,8 +11,9 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import gevent
 import msgspec
@@ -34,6 +35,14 @@ _CLIENT_ERRORS, _SERVER_ERRORS, _REDIRECTS, _SUCCESS = 400, 500, 300, 200
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 """RFC 9110, sections 5.1 and 5.5: what the name and the value of a header may hold."""
+
+_HOST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
+_LONGEST_LABEL = 63
+_PATH = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
+"""RFC 3986, section 3: what a host (by name, or IPv6) and a path may hold."""
+
+_OURS = (REQUEST_ID, "content-length", "transfer-encoding")
+"""Headers that each request has of its own; a second one would contradict it."""
 
 _BROKEN = (errno.ECONNRESET, errno.EPIPE)
 
@@ -67,25 +76,47 @@ def target(url: str, access: Access = DIRECT) -> Target:
     'models.example'
 
     Raises:
-        StackError: it is no http or https URL.
+        StackError: it is no http or https URL, or one that cannot be asked.
     """
     try:
         parts = urlsplit(url)
-        port = parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise StackError(f"--host {url}: {error}; must be such as http://127.0.0.1:8080; mend it.") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not host:
         raise StackError(f"--host {url}: must be a URL such as http://127.0.0.1:8080; mend it.")
+    _check_parts(url, host, parts)
     tls = parts.scheme == "https"
-    return Target(url, parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"), access)
+    return Target(url, host, port or (443 if tls else 80), tls, parts.path.rstrip("/"), access)
+
+
+def _check_parts(url: str, host: str, parts: SplitResult) -> None:
+    """Refuse what can be no host, cannot stand in a request line, or would be left out of it.
+
+    Raises:
+        StackError: it holds such a thing.
+    """
+    rule = None
+    labels = host.removesuffix(".").split(".")
+    if not _HOST.fullmatch(host) or not all(labels) or max(map(len, labels)) > _LONGEST_LABEL:
+        rule = f"{host} can be no host's name; must be ASCII (xn--… for others), in labels of 1 to {_LONGEST_LABEL}"
+    elif not _PATH.fullmatch(parts.path):
+        rule = "its path must be ASCII without spaces (write others as %XX)"
+    elif parts.port == 0:
+        rule = "its port must be 1 to 65535"
+    elif parts.username is not None or parts.query or parts.fragment:
+        rule = "must have no user, query or fragment"
+    if rule:
+        raise StackError(f"--host {url}: {rule}; mend it.")
 
 
 def request_head(to: Target, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
     """The request up to the value of its request id, which is the last header.
 
     Raises:
-        StackError: a header's name or value cannot be sent.
+        StackError: a header's name or value cannot be sent, or is every request's own.
     """
+    _check_names(headers)
     fields = {
         "host": to.authority,
         "content-type": "application/json",
@@ -98,11 +129,39 @@ def request_head(to: Target, path: str, headers: Mapping[str, str], body: bytes)
     return ("\r\n".join(lines) + f"\r\n{REQUEST_ID}: ").encode("latin-1")
 
 
+def _check_names(headers: Mapping[str, str]) -> None:
+    for name in headers:
+        if name.lower() in _OURS:
+            raise StackError(f"header {name!r}: every request has one of its own already; leave it out.")
+
+
 def _header_line(name: str, value: str) -> str:
     if not (_TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value)):
         # Not the value: it may come from a variable that is nobody's to read.
         raise StackError(f"header {name!r}: its value cannot be sent over HTTP; mend it in the experiment's cohorts.")
     return f"{name}: {value}"
+
+
+class PredictionError(Exception):
+    """A prediction failed; Locust groups failures by this text."""
+
+
+class Fields(dict[str, str]):
+    """Response headers by their lower-case names, to be asked for in any case.
+
+    >>> Fields({"content-type": "text/plain"})["Content-Type"]
+    'text/plain'
+    """
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a header, else the default."""
+        return super().get(name.lower(), default)
 
 
 class Reply(HTTPResponseParser):
@@ -116,6 +175,7 @@ class Reply(HTTPResponseParser):
         self.url = url
         self.complete = False
         self.surplus = False
+        self.started_ns = 0
         self.first_byte_ns = 0
         self._status = 0
         self._in_head = True
@@ -170,7 +230,12 @@ class Reply(HTTPResponseParser):
         return self._status or int(self.get_code())
 
     @property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Fields:
+        """The response headers; of several of one name the last one."""
+        return Fields(self.fields)
+
+    @property
+    def fields(self) -> dict[str, str]:
         """The response headers, by their lower-case names."""
         return {name.lower(): value for name, value in zip(self._names, self._values, strict=False)}
 
@@ -186,8 +251,24 @@ class Reply(HTTPResponseParser):
 
     @property
     def ok(self) -> bool:
-        """Whether the status is below 400."""
-        return self.status_code < _CLIENT_ERRORS
+        """Whether there is a status, and it is below 400."""
+        return 0 < self.status_code < _CLIENT_ERRORS
+
+    @property
+    def elapsed(self) -> timedelta:
+        """From the start of the request to the first bytes of the answer; zero where none came."""
+        return timedelta(microseconds=max(self.first_byte_ns - self.started_ns, 0) // 1000)
+
+    def raise_for_status(self) -> None:
+        """Nothing where the answer is whole and its status is below 400.
+
+        Raises:
+            PredictionError: otherwise.
+        """
+        if not self.ok:
+            raise PredictionError(f"status {self.status_code}" if self.status_code else "no answer came")
+        if not self.complete:
+            raise PredictionError("the answer broke off")
 
     def json(self) -> Any:
         """The body, decoded."""
@@ -402,7 +483,7 @@ def _status_error(status: int) -> str | None:
 
 
 def _answer(reply: Reply, error: str | None) -> Answer:
-    headers = reply.headers
+    headers = reply.fields
     served_ms, attempts = _count(headers.get(_UPSTREAM_TIME)), _count(headers.get(_ATTEMPTS))
     upstream_us = None if served_ms is None else served_ms * 1000
     return Answer(reply.status_code, reply.content, error, headers.get(ROUTE_HEADER), upstream_us, attempts, reply)

@@ -81,11 +81,15 @@ def _expectations(experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Totals:
-    """What is known once the load is over: its processes as Locust names them, when it began, Locust's own count."""
+    """What is known once the load is over.
+
+    Its processes as Locust names them, when it began, Locust's own count, and a sentence for each that left early.
+    """
 
     processes: list[str]
     origin_us: int
     locust_requests: int
+    departed: list[str]
 
 
 def close_run(assignment: Assignment, run: RunDir, totals: Totals, ending: Ending) -> None:
@@ -100,6 +104,7 @@ def close_run(assignment: Assignment, run: RunDir, totals: Totals, ending: Endin
         load_started_us=totals.origin_us,
         locust_requests=totals.locust_requests,
         load_processes=totals.processes,
+        departed=totals.departed,
     )
     if assignment.run is None:
         changed = msgspec.structs.replace(changed, ended=ending)

@@ -70,6 +70,7 @@ class Part:
 
 
 WHOLE = Part()
+NOTHING = Part(cohorts=())
 
 
 @dataclass(frozen=True)
@@ -90,28 +91,38 @@ class Arrivals:
         self._recent: deque[Chunk] = deque()
         self._ahead: deque[Arrival] = deque()
         self._taken: set[int] = set()
+        self._drawn_us = -1
 
-    def peek(self) -> Arrival:
-        """The next one."""
+    def peek(self) -> Arrival | None:
+        """The next one; None where nothing more comes in this process's part as it is now."""
         while not self._ahead:
+            if self._parts[-1].part == NOTHING and self._drawn_us >= self._parts[-1].offset_us:
+                return None
             if len(self._recent) == _KEPT:
                 self._taken.difference_update(self._recent.popleft()[0].tolist())
             self._recent.append(next(self._chunks))
+            self._drawn_us = int(self._recent[-1][1][-1])
             self._ahead.extend(self._drawn(_own(self._schedule, self._recent[-1], self._parts)))
         return self._ahead[0]
 
     def take(self) -> Arrival:
-        """The next one; it will not come again."""
-        arrival = self.peek()
+        """The next one, where there is one; it will not come again."""
+        self.peek()
+        arrival = self._ahead.popleft()
         self._taken.add(arrival.sequence)
-        return self._ahead.popleft()
+        return arrival
 
-    def redivide(self, offset_us: int, part: Part) -> None:
-        """Another part holds from `offset_us` on: what is not taken yet is given back, and may come from elsewhere.
+    def give_back(self, arrival: Arrival) -> None:
+        """It was taken and not sent: it comes again, before all others."""
+        self._taken.discard(arrival.sequence)
+        self._ahead.appendleft(arrival)
 
-        `offset_us` may lie in the past: what this process should have taken since comes at once.
+    def redivide(self, parts: Sequence[Since]) -> None:
+        """These parts hold, each from its offset on: what is not taken yet is given back, and may come from elsewhere.
+
+        An offset may lie in the past: what this process should have taken since comes at once.
         """
-        self._parts.append(Since(offset_us, part))
+        self._parts = list(parts)
         self._ahead.clear()
         taken = list(self._taken)
         for chunk in self._recent:
@@ -161,10 +172,10 @@ class DueCounter:
         offsets = _own(self._schedule, self._chunk, self._parts)[1]
         return self._before + int(np.searchsorted(offsets, offset_us, side="right"))
 
-    def redivide(self, offset_us: int, part: Part) -> None:
-        """Another part holds from `offset_us` on, which may lie before the time that was last asked for."""
+    def redivide(self, parts: Sequence[Since]) -> None:
+        """These parts hold, each from its offset on, which may lie before the time that was last asked for."""
         counted = self._recently()
-        self._parts.append(Since(offset_us, part))
+        self._parts = list(parts)
         self._before += self._recently() - counted
 
     def _recently(self) -> int:

@@ -2,9 +2,10 @@
 
 import gc
 import itertools
+import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +20,16 @@ from experiments.core.routing import predict_path
 from loadgen import recorder as recording
 from loadgen.assignment import Assignment
 from loadgen.connecting import Own, Switchboard
-from loadgen.predict import Answer, Dialer, predict, request_head, target
+from loadgen.predict import Answer, Dialer, PredictionError, predict, request_head, target
 from loadgen.recorder import Clock, Recorder
-from loadgen.schedule import Arrival, Arrivals, DueCounter, Part
+from loadgen.schedule import NOTHING, Arrival, Arrivals, DueCounter, Part, Since
 
 BEAT_S = 1.0
 PROBE_S = 0.05
+HELD_S = 2.0
+"""A process that stood still for so long asks for its part before it sends: after three seconds without a word the
+master gives it up, and a second later others have its part."""
+
 LOOK_AGAIN_S = 0.1
 """Who waits for an arrival looks this often whether it is still the next one."""
 
@@ -32,6 +37,12 @@ DRAIN_MARGIN_S = 1.0
 """How much longer than a request's timeout a process waits for its requests in flight."""
 
 _OK = 200
+
+_LATE_NUMBERS = 10**12
+"""Requests of a closed loop in a process that came late are counted from a multiple of this: nobody gets so far."""
+
+_UNSURE = -math.inf
+"""In place of when a process last looked around: it does not know its part, and sends nothing until it does."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -45,6 +56,7 @@ class Order(msgspec.Struct, frozen=True):
         open_loop: Whether arrivals come from the schedule.
         cohorts: The cohorts that were chosen.
         workers: Client id of each worker to its place in the division of the schedule.
+        slots: The open loop's slots, in all processes together.
     """
 
     run: str
@@ -54,10 +66,14 @@ class Order(msgspec.Struct, frozen=True):
     open_loop: bool
     cohorts: list[str]
     workers: dict[str, int]
+    slots: int | None = None
 
 
-class PredictionError(Exception):
-    """A prediction failed; Locust groups failures by this text."""
+class Division(msgspec.Struct, frozen=True):
+    """Who takes which part of the schedule from `offset_us` on: client id to place."""
+
+    offset_us: int
+    workers: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,8 @@ class Closed:
     shard: str
     files: dict[str, int] = field(default_factory=dict)
     """Name to size of what was sent to the master."""
+    until_us: int = 0
+    """Up to when of the schedule it took its part."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,9 @@ class Place:
         clock: A clock that agrees with the master's.
         clock_offset_us: What was added to this machine's clock for that.
         clock_uncertainty_us: How far it may be off all the same.
+        ask: Asks the master who takes which part; None where nobody else takes any.
+        late: Its number among Locust's workers, if it came after the start; nothing is its part until the master says.
+        room: How many users Locust means to run in this process, as far as it knows.
     """
 
     client: str
@@ -88,6 +109,9 @@ class Place:
     clock: Clock
     clock_offset_us: int = 0
     clock_uncertainty_us: int = 0
+    ask: Callable[[], None] | None = None
+    late: int | None = None
+    room: Callable[[], int] = lambda: 0
 
 
 class Session:
@@ -119,17 +143,21 @@ class Session:
         self._timeout_s = assignment.experiment.load.timeout
         self._heads, self._tails = _requests(self)
         self._names = {cohort: f"predict [{cohort}]" for cohort in cohorts}
-        index, self._workers = order.workers[place.client], len(order.workers)
-        part = Part(index, self._workers, frozenset(order.cohorts))
+        self._client, self._ask, self._workers = place.client, place.ask, len(order.workers)
+        self._room, self._users, self._told = place.room, 0, 0
+        part = self._part(order.workers)
         self._arrivals, self._due = Arrivals(assignment.schedule, part), DueCounter(assignment.schedule, part)
         self._turn, self._starved = Semaphore(), 0
-        self._free_sequence = itertools.count(index, self._workers)
-        self._choice = random.Random(f"{assignment.experiment.load.seed}/{index}")  # noqa: S311 - no secret
+        self._number = order.workers.get(place.client, place.late or 0)
+        first, step = (self._number, self._workers) if place.late is None else (_LATE_NUMBERS * (place.late + 1), 1)
+        self._free_sequence = itertools.count(first, step)
+        self._choice = random.Random(f"{assignment.experiment.load.seed}/{self._number}")  # noqa: S311 - no secret
         self._payload_ids = assignment.schedule.payloads
         self._request_ids = _request_ids()
         self._in_flight: dict[int, int] = {}
         self._started = 0
         self._awake_us = self.clock.now()
+        self._looked = _UNSURE if place.late is not None else time.monotonic() if place.ask else math.inf
         self._closed: Closed | None = None
         self._recorder = Recorder(RunDir(Path(order.run)), self._header(place))
         # Little of what is there now will be garbage; looking through it would keep requests waiting.
@@ -151,20 +179,39 @@ class Session:
         return msgspec.structs.replace(
             base,
             mode="open" if self.order.open_loop else "closed",
-            worker=self.order.workers[place.client],
+            worker=self._number,
             workers=self._workers,
             client=place.client,
-            slots=self.assignment.experiment.load.slots if self.order.open_loop else None,
+            slots=self.order.slots,
             clock_offset_us=place.clock_offset_us,
             clock_uncertainty_us=place.clock_uncertainty_us,
         )
 
-    def redivide(self, offset_us: int, index: int, workers: int) -> None:
-        """From `offset_us` of the schedule on, take the `index`-th of every `workers` arrivals."""
-        part = Part(index, workers, frozenset(self.order.cohorts))
-        self._workers = workers
-        self._arrivals.redivide(offset_us, part)
-        self._due.redivide(offset_us, part)
+    def redivide(self, divisions: Sequence[Division]) -> None:
+        """Take what these divisions of the schedule, all that there were so far, give to this process."""
+        parts = [Since(each.offset_us, self._part(each.workers)) for each in divisions]
+        self._workers = len(divisions[-1].workers)
+        self._arrivals.redivide(parts)
+        self._due.redivide(parts)
+        self._looked = time.monotonic()
+
+    def _part(self, workers: Mapping[str, int]) -> Part:
+        place = workers.get(self._client)
+        return NOTHING if place is None else Part(place, len(workers), frozenset(self.order.cohorts))
+
+    def enrol(self) -> None:
+        """A user begins. Before it sends anything the shard says how many may, and so how much a kill can lose."""
+        self._users += 1
+        if self._users > self._told:
+            self._told = max(self._users, self._room())
+            try:
+                self._recorder.beat(self._beat(None, None))
+            except RecordsError as failure:
+                self._on_failure(failure)
+
+    def resign(self) -> None:
+        """A user ends."""
+        self._users -= 1
 
     def next_arrival(self) -> Arrival | None:
         """The next arrival, once it is due, for the slot that asks; None when nothing more is to be sent.
@@ -174,14 +221,23 @@ class Session:
         free_since = time.monotonic()
         with self._turn:
             while not self.stopping:
-                due = self.clock.monotonic(self.order.origin_us + self._arrivals.peek().offset_us)
-                seconds = due - time.monotonic()
+                now = time.monotonic()
+                arrival = None if now > self._looked + HELD_S else self._arrivals.peek()
+                if arrival is None:  # until there is word from the master
+                    gevent.sleep(LOOK_AGAIN_S)
+                    continue
+                due = self.clock.monotonic(self.order.origin_us + arrival.offset_us)
+                seconds = due - now
                 if seconds <= 0:
                     # Turns go by waiting time: if this slot was still busy then, so were all others.
                     self._starved += due < free_since
                     return self._arrivals.take()
                 gevent.sleep(min(seconds, LOOK_AGAIN_S))
         return None
+
+    def give_back(self, arrival: Arrival) -> None:
+        """A slot was stopped between taking an arrival and sending it: another one sends it."""
+        self._arrivals.give_back(arrival)
 
     def send_arrival(self, arrival: Arrival, own: Own) -> None:
         """Send what the schedule says, now; its intended time is recorded beside the actual one."""
@@ -207,7 +263,7 @@ class Session:
                 gevent.sleep(0)
             finally:  # a user who is killed here has a finished request all the same
                 signature, error = self._judge(payload, answer)
-                began_ns = answer.reply.first_byte_ns
+                answer.reply.started_ns, began_ns = start_ns, answer.reply.first_byte_ns
                 first_byte_us = (began_ns - start_ns) // 1000 if began_ns else None
                 row = Row(
                     sequence, request_id, cohort, payload, intended_us, start_us, latency_us, answer.status, signature,
@@ -265,7 +321,8 @@ class Session:
             self._switchboard.close()
             self._recorder.close(self._trailer())
             gc.unfreeze()
-            self._closed = Closed(self._recorder.rows, self.locust_requests, self._recorder.path)
+            until_us = self._awake_us - self.order.origin_us
+            self._closed = Closed(self._recorder.rows, self.locust_requests, self._recorder.path, until_us=until_us)
         return self._closed
 
     def _trailer(self) -> Trailer:
@@ -289,6 +346,8 @@ class Session:
         wall, cpu = time.monotonic(), time.process_time()
         while True:
             lag_us = self._worst_lag_us(wall + BEAT_S)
+            while self._looked == _UNSURE:  # what is due is not known
+                lag_us = max(lag_us, self._worst_lag_us(time.monotonic() + LOOK_AGAIN_S))
             now, used = time.monotonic(), time.process_time()
             share, wall, cpu = (used - cpu) / (now - wall), now, used
             try:
@@ -302,28 +361,40 @@ class Session:
         worst = 0.0
         while (before := time.monotonic()) < until:
             gevent.sleep(PROBE_S)
-            worst = max(worst, time.monotonic() - before - PROBE_S)
-            if not self.stopping:
+            now = time.monotonic()
+            worst = max(worst, now - before - PROBE_S)
+            self._look_around(now)
+            if not self.stopping and self._looked != _UNSURE:
                 # Locust blocks before it says that it stops: what comes due meanwhile is nobody's lateness.
                 self._awake_us = self.clock.now()
         return round(worst * 1e6)
 
-    def _beat(self, cpu: float, lag_us: int) -> Beat:
+    def _look_around(self, now: float) -> None:
+        """Notice that this process stood still, and ask for its part until there is word."""
+        if now > self._looked + HELD_S and self._ask is not None:
+            self._looked = _UNSURE
+            self._ask()
+        elif self._ask is not None:
+            self._looked = now
+
+    def _beat(self, cpu: float | None, lag_us: int | None) -> Beat:
         now = self.clock.now()
-        due = self._due_by(now) if self.order.open_loop and not self.stopping else self._started
+        scheduled = self.order.open_loop and not self.stopping and self._looked != _UNSURE
+        due = self._due_by(now) if scheduled else self._started
         return Beat(
             at_us=now,
             # Requests enter in the order of their start: the first one is the oldest.
             watermark_us=next(iter(self._in_flight.values()), now),
             in_flight=len(self._in_flight),
             backlog=max(0, due - self._started),
-            cpu=round(cpu, 4),
+            cpu=None if cpu is None else round(cpu, 4),
             lag_us=lag_us,
             workers=self._workers,
             sent=self._started if self.order.open_loop else self.locust_requests,
             starved=self._starved,
             queued=self._switchboard.queued,
             wall_us=time.time_ns() // 1000 - now,
+            users=self._told,
         )
 
 

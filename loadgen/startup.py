@@ -30,6 +30,6 @@ def wire(events: Any) -> dict[str, type[Any]]:
             return {SLOTS: slot_class(lambda: None)}
         say(str(error))
         sys.exit(int(error.exit_code))
-    coordinator = Coordinator(assignment)
+    coordinator = Coordinator(assignment, apart=bool(options.worker))
     coordinator.listen(events)
     return user_classes(assignment.experiment, lambda: coordinator.session)

@@ -20,6 +20,22 @@ _UNTIL_STOPPED_S = 3600.0
 CurrentSession = Callable[[], Session | None]
 
 
+class Ending(FastHttpUser):
+    """A user who knows that it was told to end.
+
+    Locust kills a user who waits, and gevent does so a moment later: it may have begun to send in between, and would
+    leave a request without its answer.
+    """
+
+    abstract = True
+    ending = False
+
+    def stop(self, force: bool = False) -> bool:  # noqa: FBT001, FBT002 - as Locust has it
+        """End, at once or after what is being sent."""
+        self.ending = True
+        return bool(super().stop(force))
+
+
 def user_classes(experiment: Experiment, session: CurrentSession) -> dict[str, type[Any]]:
     """User classes by name: the slots, and one class for each cohort, weighted by its share and tagged with its name.
 
@@ -55,6 +71,9 @@ def slot_class(session: CurrentSession) -> type[Any]:
             super().__init__(parent)
             self.own: Own = {}
 
+        def on_start(self) -> None:
+            _enrol(session())
+
         def wait_time(self) -> float:
             return _UNTIL_STOPPED_S
 
@@ -62,19 +81,24 @@ def slot_class(session: CurrentSession) -> type[Any]:
             # Locust takes this for the time between tasks, in which a user may be killed.
             current = session()
             self.arrival = current.next_arrival() if current else None
-            if self.arrival is None:
+            if self.arrival is None or self.user.ending:
                 gevent.sleep(seconds)
 
         @task
         def predict(self) -> None:
             current = session()
             if self.arrival is not None and current is not None and not current.stopping:
-                current.send_arrival(self.arrival, self.own)
+                arrival, self.arrival = self.arrival, None
+                current.send_arrival(arrival, self.own)
 
         def on_stop(self) -> None:
+            current = session()
+            if self.arrival is not None and current is not None:
+                current.give_back(self.arrival)
+            _resign(current)
             close(self.own.values())
 
-    class Arrivals(FastHttpUser):
+    class Arrivals(Ending):
         tasks = [Sending]  # noqa: RUF012 - Locust's own way
 
     return Arrivals
@@ -83,11 +107,12 @@ def slot_class(session: CurrentSession) -> type[Any]:
 def _cohort_class(name: str, cohort: str, share_percent: float, session: CurrentSession) -> type[Any]:
     """A class of users of one cohort; each has a connection of its own and waits for every answer."""
 
-    class CohortUser(FastHttpUser):
+    class CohortUser(Ending):
         weight = share_percent
 
         def on_start(self) -> None:
             self.own: Own = {}
+            _enrol(session())
 
         def wait_time(self) -> float:
             current = session()
@@ -97,12 +122,23 @@ def _cohort_class(name: str, cohort: str, share_percent: float, session: Current
         @task
         def predict(self) -> None:
             current = session()
-            if current is None or current.stopping:
+            if current is None or current.stopping or self.ending:
                 return
             current.send_freely(self.own, cohort)
 
         def on_stop(self) -> None:
+            _resign(session())
             close(self.own.values())
 
     CohortUser.__name__ = CohortUser.__qualname__ = name
     return CohortUser
+
+
+def _enrol(current: Session | None) -> None:
+    if current is not None:
+        current.enrol()
+
+
+def _resign(current: Session | None) -> None:
+    if current is not None:
+        current.resign()

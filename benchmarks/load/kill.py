@@ -60,6 +60,7 @@ def one(folder: Path, url: str, log: Path, choose: random.Random, *, everybody: 
         "missing": len(logged - set(rows)),
         "torn": sum(shard.torn for shard in shards),
         "in_flight": sum(shard.beats[-1].in_flight if shard.beats else 0 for shard in shards if not shard.complete),
+        "lost_at_most": report.records.lost_at_most,
         "incomplete": not report.records.complete,
         "verdict": report.verdict.word,
     }
@@ -82,15 +83,19 @@ def table(path: Path) -> None:
     """What came of all runs."""
     found = [json.loads(line) for line in path.read_text().splitlines()]
     print(
-        "| killed | runs | rows | most missing in one run | rows twice | rows unknown to nginx | reported incomplete |"
+        "| killed | runs | rows | most missing in one run | runs with more missing than reported (lost_at_most) "
+        "| torn rows left out | rows twice | rows unknown to nginx | reported incomplete |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for everybody in (True, False):
         some = [each for each in found if each["everybody"] is everybody]
         worst = max((each["missing"] for each in some), default=0)
+        # Runs of an older version of this script did not write down what was reported.
+        told = [each["missing"] > each["lost_at_most"] for each in some if "lost_at_most" in each]
         print(
             f"| {'all processes' if everybody else 'one of two workers'} | {len(some)} "
             f"| {sum(each['rows'] for each in some)} | {worst} (of {SLOTS} slots) "
+            f"| {sum(told)} of {len(told)} | {sum(each['torn'] for each in some)} "
             f"| {sum(each['twice'] for each in some)} | {sum(each['unheard'] for each in some)} "
             f"| {sum(each['incomplete'] for each in some)} |"
         )

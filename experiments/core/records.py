@@ -54,7 +54,8 @@ class ShardHeader(msgspec.Struct, frozen=True, tag="shard", tag_field="kind"):
 
     `origin_us` is time zero of the schedule: warm-up is counted from there. `mode` is `open` (a schedule) or `closed`
     (users that wait for their answers). `client` is the process as Locust names it. `clock_offset_us` was added to this
-    machine's clock so that it agrees with the master's, to within `clock_uncertainty_us`.
+    machine's clock so that it agrees with the master's, to within `clock_uncertainty_us`. `slots` are those of all
+    processes together, as the load began. `worker` is its place among `workers` then; one that came late has none.
     """
 
     schema: int
@@ -82,7 +83,8 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="kind", omit_defau
     `cpu` is the share of one core that the process used since the beat before, `lag_us` the longest that its event loop
     kept something waiting. Counted from the start: `sent`; `starved`, the arrivals that found every slot busy;
     `queued`, the requests that waited for one of a limited number of connections. `wall_us` is how far the wall clock
-    has moved away from the clock of the shard.
+    has moved away from the clock of the shard. `users` is the most users (in the open loop: slots) that the process
+    may run so far, each with one request at most; a beat that only says so, before they send, has no `cpu`.
     """
 
     at_us: int
@@ -96,6 +98,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="kind", omit_defau
     starved: int = 0
     queued: int = 0
     wall_us: int = 0
+    users: int = 0
 
 
 class Trailer(msgspec.Struct, frozen=True, tag="trailer", tag_field="kind"):
@@ -306,6 +309,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """`run.json`: the experiment as run, the registered hypotheses, and the circumstances.
 
     `stopping` is the rule by which phases could end before their time, fixed before the load; `stops` those that did.
+    `departed` has a sentence for each load process that ended in order before the load did.
     """
 
     schema_version: int
@@ -322,6 +326,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     expectations: dict[str, dict[str, Any]] = {}
     load_started_us: int | None = None
     load_processes: list[str] = []
+    departed: list[str] = []
     locust_requests: int | None = None
     stopping: str | None = None
     stops: list[Stop] = []

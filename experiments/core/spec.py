@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from experiments.core.quantities import MOST_PER_SECOND, Increase, Limit, PerSecond, Points, Rates, Seconds, Share
 
@@ -46,6 +46,9 @@ class DigitsPayloads(Frozen):
     digits: int = Field(..., ge=1, le=500, description="How many distinct images.")
 
 
+_EVERY_REQUESTS_OWN = ("x-request-id", "content-length", "transfer-encoding")
+
+
 class Cohort(Frozen):
     """A group of senders: its share of the arrivals and the headers that it sends."""
 
@@ -61,6 +64,14 @@ class Cohort(Frozen):
         "each time. pool:N: at most N, kept, in each load process. Default: open loop, as many as requests are in "
         "flight, kept, the last used first; closed loop, per-user.",
     )
+
+    @field_validator("headers")
+    @classmethod
+    def _no_second_one(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower() in _EVERY_REQUESTS_OWN:
+                raise ValueError(f"{name}: every request has one of its own already; leave it out.")
+        return headers
 
 
 class TextMatch(Frozen):

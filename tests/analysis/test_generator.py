@@ -18,7 +18,7 @@ def summary(said, trailer=None, **header):
     head = ShardHeader(1, "r", "h", "host", 7, COLUMNS, 0, 0, **{"slots": 64, "client": "host_1", **header})
     return ShardSummary(
         "requests-host-7.jsonl", "", head, trailer or Trailer(0, 1000, 1000), said[-1], 1000, torn=False, gaps=0,
-        repeated=0, last_end_us=0, effort=effort(said, trailer),
+        repeated=0, last_end_us=0, effort=effort(head, said, trailer),
     )  # fmt: skip
 
 
@@ -48,6 +48,30 @@ def test_a_saturated_process_makes_latency_void_even_where_little_is_late_and_is
     assert (check.ok, check.weakens) == (False, ["latency"])
     assert "requests-host-7.jsonl used all of a core in 3 of 20 seconds" in check.sentence
     assert "--processes N" in check.sentence
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+def test_an_event_loop_that_keeps_requests_waiting_makes_latency_void(mode):
+    check = keeps_up(summary(beats(17) + beats(3, lag_us=100_000), mode=mode), summary(beats(), mode=mode))
+    assert (check.ok, check.weakens) == (False, ["latency"])
+    assert "The generator was the bottleneck: the event loop of requests-host-7.jsonl kept requests" in check.sentence
+    assert "for 100 ms or more in 3 of 20 seconds" in check.sentence
+    assert "--processes N" in check.sentence
+    assert keeps_up(summary(beats(18) + beats(2, lag_us=100_000), mode=mode)).ok
+    assert keeps_up(summary(beats(17) + beats(3, lag_us=99_000), mode=mode)).ok
+
+
+def test_what_each_process_sent_and_should_have_sent_is_told():
+    some = [
+        summary(beats(), Trailer(10_000_000, 90, 90, scheduled=100, never_sent=never), origin_us=0) for never in (10, 0)
+    ]
+    killed = summary(beats(at_us=20_000_000, sent=900, backlog=100), origin_us=0)
+    killed = msgspec.structs.replace(killed, trailer=None)
+    check = keeps_up(*some, killed)
+    name = "requests-host-7.jsonl"
+    assert f" Sent and due, a second: {name} 9.0 of 10.0, {name} 45.0 of 50.0, {name} 10.0 of 10.0." in check.sentence
+    assert "1 more no worse" in keeps_up(*some, *some, killed).sentence
+    assert "Sent and due" not in keeps_up(summary(beats(), mode="closed", origin_us=0)).sentence
 
 
 def test_one_busy_second_is_no_saturation():

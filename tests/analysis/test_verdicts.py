@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from analysis import adapters
@@ -206,6 +207,51 @@ def test_a_whole_shard_that_is_missing_is_noticed(tmp_path):
     run.shards()[0].unlink()
     report = judging.judge(run)
     assert "a shard is missing" in report.verdict.sentence
+
+
+def test_numbers_that_two_processes_sent_are_told_and_nothing_is_promoted(tmp_path):
+    run = write_run(tmp_path, layout=Layout(workers=2))
+    first, second = run.shards()
+    taken = [line for line in first.read_bytes().splitlines(keepends=True) if line.startswith(b"[")][:7]
+    head, *rest = second.read_bytes().splitlines(keepends=True)
+    trailer = rest.pop()
+    more = msgspec.json.decode(trailer)
+    more = {**more, "rows": more["rows"] + 7, "locust_requests": more["rows"] + 7, "scheduled": more["rows"] + 7}
+    second.write_bytes(head + b"".join([*rest, *taken]) + msgspec.json.encode(more) + b"\n")
+    for _again in range(2):  # the second time from the derived file
+        report = judging.judge(run)
+        (check,) = [check for check in report.checks if check.name == "records reconciled"]
+        assert check.sentence.startswith("7 requests of the schedule sent by more than one load process")
+        assert report.verdict.word == "invalid"
+
+
+def test_a_shard_that_was_copied_is_refused(tmp_path):
+    run = write_run(tmp_path, layout=Layout(workers=2))
+    first = run.shards()[0]
+    for name, size in (("requests-copy-1.jsonl", None), ("requests-copy-2.jsonl", 5000)):
+        copy = run.path / name
+        copy.write_bytes(first.read_bytes()[:size])
+        with pytest.raises(RecordsError, match=r"the process that wrote .* one is a copy; move it out"):
+            judging.judge(run)
+        copy.unlink()
+    assert judging.judge(run).verdict.word == "promote"
+
+
+@pytest.mark.parametrize("busy", [{"cpu": 0.97}, {"lag_us": 400_000}])
+@pytest.mark.parametrize(("required", "word"), [(True, "invalid"), (False, "promote")])
+def test_where_the_generator_was_the_bottleneck_only_latency_is_void(tmp_path, busy, required, word):
+    claims = {"split": {"tolerance": 0.1}, "latency": {"p50": {"margin": 0.2, "required": required}}}
+    run = write_run(tmp_path, experiment(claims=claims))
+    (shard,) = run.shards()
+    *lines, trailer = shard.read_bytes().splitlines(keepends=True)
+    beat = {"watermark_us": START_US, "in_flight": 3, "cpu": 0.3, "lag_us": 900, "sent": 7000}
+    beats = [records.Beat(**{"at_us": START_US + at * 10**6, **beat, **(busy if at < 20 else {})}) for at in range(70)]
+    shard.write_bytes(b"".join([*lines, *(msgspec.json.encode(each) + b"\n" for each in beats), trailer]))
+    report = judging.judge(run)
+    assert report.verdict.word == word
+    assert ("The generator was the bottleneck" in report.verdict.sentence) == required
+    assert states(report, "latency") == {"void"}
+    assert states(report, "split") == states(report, "errors") == {"shown"}
 
 
 def test_derived_rows_are_made_anew_when_a_shard_changes(tmp_path):

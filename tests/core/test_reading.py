@@ -154,6 +154,8 @@ def test_every_mistake_is_reported_at_once_with_its_line(write):
         ("arrivals: 8/s", "steps: [{arrivals: 1/s}, {arrivals: 2/s}]", 14, "only the last step may have none"),
         ("arrivals: 8/s", "arrivals: 8/s, steps: [{arrivals: 2/s}]", 14, "give one of the two"),
         ("share: 80%", "share: 80%, connections: pool:0", 7, "should match pattern"),
+        ("share: 80%", "share: 80%, headers: {X-Request-Id: a}", 7, "X-Request-Id: every request has one of its own"),
+        ("share: 80%", "share: 80%, headers: {transfer-encoding: chunked}", 7, "transfer-encoding: every request has"),
     ],
 )
 def test_a_broken_rule_is_named_with_its_line(write, old, new, line, says):

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from experiments.core import home, reading, records, stack
+from experiments.core import home, journal, reading, records, stack
 from experiments.core.home import CHECKOUT
 
 # Locust makes the whole process cooperative as it is imported, which breaks whatever was imported before. Tests that
@@ -93,6 +94,7 @@ class Load:
         self.folder = folder
         self.home, self.runs = folder / "home", folder / "runs"
         self.children = []
+        self.locustfile = CHECKOUT / "loadgen" / "canary.py"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SPLITPROOF_", "LOCUST_"))},
             "SPLITPROOF_HOME": str(self.home),
@@ -114,7 +116,7 @@ class Load:
         """Without `--headless`: what every caller wants, and what some want else."""
         out = (self.folder / f"locust-{len(self.children)}.log").open("w+b")
         child = subprocess.Popen(
-            [sys.executable, "-m", "locust", "-f", str(CHECKOUT / "loadgen" / "canary.py"), *arguments],
+            [sys.executable, "-m", "locust", "-f", str(self.locustfile), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -138,10 +140,22 @@ class Load:
         child.log.seek(0)
         return Ended(child.returncode, child.log.read().decode())
 
+    def said(self, child):
+        """What it has written so far."""
+        return Path(child.log.name).read_text()
+
     def run(self):
         """The only run directory."""
         (found,) = self.runs.glob("*/*")
         return records.RunDir(found)
+
+    def write_journal(self):
+        """What a stack would have written of the routing, had there been one."""
+        run, info = self.run(), records.read_info(self.run())
+        (phase,) = reading.from_mapping(info.experiment, "run.json").phases
+        at_us = info.started_us - 1_000_000
+        journal.append(run.journal, journal.Applied(0, phase.name, at_us, "test", [], ["one", "two"]))
+        journal.append(run.journal, journal.Effective(0, at_us + 1, 3))
 
     def shards(self):
         return [records.read_shard(path) for path in self.run().shards()]
@@ -204,6 +218,28 @@ def port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
+
+
+@pytest.fixture
+def page(load, port):
+    """Starts Locust with its web page; gives the child, and a way to call the page."""
+
+    def start(host, *more):
+        web = ["--web-host", "127.0.0.1", "--web-port", port, "--host", host]
+        child = load.start(*web, *load.payloads, *load.experiment(arrivals="100/s"), *more)
+
+        def call(path, data=None):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data) as answer:
+                return answer.read().decode()
+
+        def up():
+            with contextlib.suppress(OSError):
+                return call("/")
+
+        load.wait_until(up)
+        return child, call
+
+    return start
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zlib
 
 import gevent
@@ -17,7 +19,7 @@ from experiments.core.home import CHECKOUT
 from loadgen import transfer
 from loadgen.clocks import Comparison, compared
 from loadgen.crew import Crew
-from loadgen.session import Closed
+from loadgen.session import Closed, Division
 
 FAST = {"arrivals": "120/s", "warmup": "0s"}
 
@@ -67,6 +69,94 @@ def test_a_worker_that_is_killed_is_named_and_its_arrivals_are_taken_by_the_othe
     (check,) = [each for each in report.checks if each.name == "records complete"]
     assert f"{lost.path.name} of worker {lost.header.client}" in check.sentence
     assert not report.records.complete
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_in_order_leaves_its_arrivals_to_the_others(server, load, port):
+    started = server()
+    master, workers = crew(load, started, port, 3, seconds="8s")
+    load.await_rows(150)
+    workers[1].terminate()
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    shards = load.shards()
+    assert [shard.complete for shard in shards] == [True] * 3
+    assert ids(load.rows()) == {seen.request_id for seen in started.requests()}
+    (early,) = [shard for shard in shards if {beat.workers for beat in shard.beats} == {3}]
+    # From little after it left on, two workers send what three did.
+    last = max(row.intended_us for row in load.rows())
+    since = max(row.intended_us for row in early.rows) + 3_000_000
+    tail = sorted(row.sequence for row in load.rows() if since < row.intended_us < last - 1_000_000)
+    assert len(tail) > 100
+    assert tail == list(range(tail[0], tail[-1] + 1))
+    assert f"worker {early.header.client} has left: the 2 others take its arrivals" in ended.text
+    (note,) = records.read_info(load.run()).departed
+    assert "left in order after" in note
+    assert early.header.client in note
+    assert note in judge(load.run()).remarks
+
+
+@pytest.mark.slow
+def test_a_worker_that_stood_still_and_comes_back_sends_nothing_twice(server, load, port):
+    started = server()
+    master, workers = crew(load, started, port, 3, seconds="14s")
+    load.await_rows(150)
+    workers[1].send_signal(signal.SIGSTOP)
+    time.sleep(7)  # until well after the others have taken its part
+    workers[1].send_signal(signal.SIGCONT)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    assert {beat.workers for shard in load.shards() for beat in shard.beats} == {3, 2}
+    # Everything that was due was sent, each once: by it, late, until the others took over; then by them.
+    numbers = sorted(row.sequence for row in load.rows())
+    assert numbers == list(range(len(numbers)))
+    assert ids(load.rows()) == {seen.request_id for seen in started.requests()}
+    checks = {check.name: check for check in judge(load.run()).checks}
+    assert checks["records reconciled"].ok
+    assert checks["records complete"].ok
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_late_takes_part(server, load, port):
+    started = server()
+    master, _workers = crew(load, started, port, 2, seconds="90s")
+    load.await_rows(100)
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads, *load.experiment(**FAST)]
+    late = load.start(*line)
+    load.wait_until(lambda: [path.read_bytes().count(b"\n[") > 50 for path in load.files()] == [True] * 3, patience=40)
+    # Locust has nothing for a second one, which is said.
+    later = load.start(*line)
+    load.wait_until(lambda: "came after the start, and Locust gives it no users" in load.said(master), patience=40)
+    master.send_signal(signal.SIGINT)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    assert [load.end(each).code for each in (late, later)] == [0, 0]
+    shards = load.shards()
+    assert [shard.complete for shard in shards] == [True] * 3
+    (third,) = [shard for shard in shards if shard.header.worker >= shard.header.workers]
+    numbers = sorted(row.sequence for row in load.rows())
+    assert numbers == list(range(len(numbers)))
+    assert f"worker {third.header.client} is there, and takes a part of the arrivals" in ended.text
+    info = records.read_info(load.run())
+    assert set(info.load_processes) == {shard.header.client for shard in shards}
+    assert judge(load.run()).records.complete
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_late_with_another_experiment_is_told_so_and_ends_nothing(server, load, port):
+    master, _workers = crew(load, server(), port, 1, seconds="90s")
+    load.await_rows(50)
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads]
+    load.start(*line, *load.experiment("other", arrivals="99/s"))
+    load.wait_until(lambda: "another experiment than its master" in load.said(master), patience=40)
+    before = len(load.rows())
+    load.await_rows(before + 100)
+    master.send_signal(signal.SIGINT)
+    ended = load.end(master)
+    assert ended.code == 0, ended.text
+    (said,) = [line for line in ended.text.splitlines() if "another experiment than its master" in line]
+    assert said.endswith("It came after the start, and takes no part.")
+    assert judge(load.run()).records.complete
 
 
 @pytest.fixture
@@ -165,6 +255,74 @@ def test_a_wall_clock_that_is_set_during_the_load_moves_no_row_and_is_reported(s
     assert "was set by 3,600,0" in checks["clock steady"].sentence
 
 
+def setting_the_clock(load, by_s, when):
+    """The environment of a process whose wall clock is set as soon as a file is there."""
+    site = load.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, time\nreal, real_ns = time.time, time.time_ns\n"
+        f"jump = lambda: {by_s} if os.path.exists({str(when)!r}) else 0\n"
+        "time.time = lambda: real() + jump()\ntime.time_ns = lambda: real_ns() + jump() * 10**9\n"
+    )
+    return {"PYTHONPATH": str(site)}
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_between_connecting_and_the_start_is_compared_again(server, load, port):
+    when = load.folder / "now"
+    extra = setting_the_clock(load, 30, when)
+    worker = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, *load.payloads, *load.experiment(**FAST)]
+    master = load.headless(
+        server(), "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2",
+        "--run-time", "3s", load=FAST,
+    )  # fmt: skip
+    load.start(*worker, extra=extra)
+    time.sleep(6)  # it has connected, and compared
+    when.touch()
+    load.start(*worker)
+    assert load.end(master).code == 0
+    right, wrong = sorted(load.shards(), key=lambda shard: abs(shard.header.clock_offset_us))
+    assert abs(wrong.header.clock_offset_us + 30_000_000) < 50_000
+    starts = [[row.start_us for row in shard.rows] for shard in (right, wrong)]
+    assert abs(min(starts[0]) - min(starts[1])) < 1_000_000
+
+
+@pytest.mark.slow
+def test_a_master_whose_clock_is_set_divides_the_arrivals_of_a_lost_worker_all_the_same(server, load, port):
+    when = load.folder / "now"
+    extra = setting_the_clock(load, 3600, when)
+    line = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    workers = [load.start(*line, *load.payloads, *load.experiment(**FAST)) for _number in range(3)]
+    master = load.headless(
+        server(), "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "3",
+        "--run-time", "10s", load=FAST, extra=extra,
+    )  # fmt: skip
+    load.await_rows(150)
+    when.touch()
+    workers[1].kill()
+    load.end(master)
+    rows = [row for shard in load.shards() if shard.complete for row in shard.rows]
+    last = max(row.intended_us for row in rows)
+    tail = sorted(row.sequence for row in rows if row.intended_us > last - 1_500_000)
+    assert len(tail) > 100
+    assert tail == list(range(tail[0], tail[-1] + 1))
+
+
+@pytest.mark.slow
+def test_workers_that_are_forked_on_another_machine_follow_the_masters_clock(server, load, port):
+    extra = setting_the_clock(load, 7200, load.folder)  # from the start
+    worker = ["--worker", "--processes", "2", "--master-host", "127.0.0.1", "--master-port", port]
+    load.start(*worker, *load.payloads, *load.experiment(**FAST), extra=extra)
+    master = load.headless(
+        server(), "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2",
+        "--run-time", "3s", load=FAST,
+    )  # fmt: skip
+    assert load.end(master).code == 0
+    offsets = [shard.header.clock_offset_us for shard in load.shards()]
+    assert [abs(offset + 7_200_000_000) < 50_000 for offset in offsets] == [True, True]
+    assert len(load.rows()) > 200
+
+
 def test_clocks_are_compared_by_the_middle_of_a_round_trip():
     assert compared(0, 4_000_000, wall_us=1_000, master_wall_us=-8_999_000) == Comparison(-8_998_000, 2_000)
     assert compared(0, 4_000_000, wall_us=1_000, master_wall_us=1_500) == Comparison(0, 2_000)
@@ -174,20 +332,47 @@ def test_a_crew_knows_who_is_lost_and_who_has_closed():
     seen = Crew({"a": 0, "b": 1, "c": 2})
     assert not seen.observe(["a", "b", "c"], 1.0)
     assert seen.observe(["a", "c"], 4.0)
-    assert seen.division == {"a": 0, "c": 1}
+    seen.divide(5_000_000)
+    assert seen.divisions == [Division(0, {"a": 0, "b": 1, "c": 2}), Division(5_000_000, {"a": 0, "c": 1})]
     seen.shards["b"] = "/elsewhere/requests-b-1.jsonl"
+    # When the test ends, who has closed may go.
+    seen.draining = True
     seen.closed["a"] = Closed(5, 5, "")
     assert seen.waiting_for() == {"c"}
-    # Who has closed may go.
     assert not seen.observe(["c"], 5.0)
     assert seen.unclosed() == [
         "worker b (part 2 of 3): lost after 4 s; its records: /elsewhere/requests-b-1.jsonl",
         "worker c (part 3 of 3): no word from it; it recorded nothing that is known",
     ]
+    assert seen.departed(open_loop=True) == []
     assert seen.observe(["b", "c"], 6.0)
-    assert seen.division == {"a": 0, "b": 1, "c": 2}
     # When nobody is left there is nothing to divide.
     assert not Crew({"a": 0}).observe([], 1.0)
+
+
+def test_who_comes_late_takes_part_once_it_asks_and_is_named_once_where_it_does_not():
+    seen = Crew({"a": 0})
+    assert not seen.observe(["a", "late"], 1.0)
+    assert [seen.left_out(ready, 2) for ready in (["a", "late"], ["late"], ["late"], [])] == [[], ["late"], [], []]
+    seen.admit("late")
+    assert seen.observe(["a", "late"], 2.0)
+    seen.divide(3_000_000)
+    assert seen.divisions[-1].workers == {"a": 0, "late": 1}
+    assert seen.left_out(["late"], 4) == []
+
+
+def test_who_closes_while_the_test_goes_on_has_left_its_part_to_the_others():
+    seen = Crew({"a": 0, "b": 1, "c": 2})
+    seen.closed["b"] = Closed(5, 5, "", until_us=3_900_000)
+    # Even before Locust has forgotten it.
+    assert seen.observe(["a", "b", "c"], 4.0)
+    seen.divide(5_000_000)
+    assert seen.divisions[-1].workers == {"a": 0, "c": 1}
+    assert seen.waiting_for() == {"a", "c"}
+    whole = "Of the load, worker b (part 2 of 3) left in order after 4 s: its records are whole"
+    hole = ", its part of the arrivals of 1.1 s, until others took them, was not sent"
+    assert seen.departed(open_loop=True) == [f"{whole}{hole}."]
+    assert seen.departed(open_loop=False) == [f"{whole}."]
 
 
 def test_files_come_whole_or_are_named(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import flask
 import pytest
@@ -16,6 +17,7 @@ from werkzeug.serving import make_server
 from experiments.core import records
 from experiments.core.home import CHECKOUT
 from loadgen.live import Live, add_tab, newest
+from tests.analysis import browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '</script><img src=x onerror="document.title=1">'
@@ -235,3 +237,42 @@ def test_the_tab_of_a_real_run_in_a_real_browser(load, port, tmp_path, left_over
     assert load.end(child).code == 0
     assert set(left_over(load.home)) <= before
     assert not (load.run().path / "live.json").exists()
+
+
+@browser.sees
+@pytest.mark.slow
+def test_the_live_page_and_the_tab_light_dark_on_a_phone_and_by_keyboard(server, load, port, tmp_path):
+    given = load.experiment(arrivals="100/s", warmup="0s")
+    Path(given[1]).write_text(f"{Path(given[1]).read_text()}attribution: route-header\n")
+    url = f"http://127.0.0.1:{port}"
+    web = ["--web-host", "127.0.0.1", "--web-port", port, "--autostart", "--host", server().url]
+    load.start(*web, *load.payloads, *given)
+    load.await_rows(10)
+    load.write_journal()
+    load.wait_until(
+        lambda: (look := fetched(f"{url}/experiment/look")["look"]) and look["report"]["records"]["judged"] > 300,
+        patience=60,
+    )
+    done = subprocess.run(
+        [browser.NODE, browser.FOLDER / "live.mjs", "--shots", tmp_path / "shots", url],
+        env={**os.environ, "CHROMIUM": CHROMIUM}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for page in ("experiment", "tab"):
+        for name, seen in told[page].items():
+            assert (seen["errors"], seen["foreign"], seen["violations"]) == ([], [], []), (page, name)
+            assert not seen["too_wide"], (page, name)
+            assert seen["rows"] == 5, (page, name)
+            assert seen["word"] != "Waiting"
+    for name, seen in told["experiment"].items():
+        assert (sum(seen["ground"][:3]) < 200) == (name != "light")
+        # By keyboard: past what is above, then from stop to stop, each to be seen.
+        assert (seen["first"], seen["skipped"]) == ("Skip to the split", "#split")
+        assert seen["stops"][0] == "split"
+        assert not [stop for stop in seen["stops"] if "not seen" in stop]
+    for name, seen in told["tab"].items():
+        assert (seen["tab"], seen["entered"]) == ("Experiment", True)
+        assert seen["left"] != "Experiment"
+        # It is as dark as the page around it.
+        assert (seen["scheme"] == "dark") == (sum(seen["behind"][:3]) < 384), name

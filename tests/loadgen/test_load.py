@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +160,7 @@ def kill_at_a_random_moment(server, load, moment):
     (shard,) = load.shards()
     lost = logged_ids(started) - ids(shard.rows)
     assert ids(shard.rows) <= logged_ids(started)
-    assert len(lost) <= 12
+    assert len(lost) <= judge(load.run()).records.lost_at_most <= 12
     assert not shard.complete
     assert shard.trailer is None
     load.kill()
@@ -169,6 +168,30 @@ def kill_at_a_random_moment(server, load, moment):
 
 def test_a_killed_load_loses_only_what_was_in_flight(server, load):
     kill_at_a_random_moment(server, load, random.Random(1).uniform(0, 1.5))
+
+
+def test_a_load_that_is_killed_before_its_first_beat_says_what_it_may_have_lost(server, load):
+    started = server(delay=0.5)
+    child = load.headless(started, "--run-time", "60s", load={"arrivals": "200/s", "slots": 12})
+    load.wait_until(lambda: any(b'"users":12' in path.read_bytes() for path in load.files()))
+    child.kill()
+    child.wait()
+    time.sleep(0.2)
+    assert not [beat for shard in load.shards() for beat in shard.beats if beat.cpu is not None]
+    lost = logged_ids(started) - ids(load.rows())
+    assert len(lost) <= judge(load.run()).records.lost_at_most == 12
+
+
+@pytest.mark.slow
+def test_a_closed_loop_that_is_killed_lost_no_more_than_its_users_had_sent(server, load):
+    started = server(delay=0.2)
+    child = load.headless(started, "--users", "7", "--spawn-rate", "7", "--closed-loop", "--run-time", "60s")
+    load.await_rows(20)
+    child.kill()
+    child.wait()
+    time.sleep(0.4)
+    lost = logged_ids(started) - ids(load.rows())
+    assert 0 < len(lost) <= judge(load.run()).records.lost_at_most == 7
 
 
 @pytest.mark.slow
@@ -301,15 +324,30 @@ def test_a_read_only_disk_is_refused_before_the_first_request(server, load, tiny
 @pytest.mark.slow
 def test_a_saturated_generator_makes_the_run_invalid_and_says_what_to_do(server, load):
     # More than any process here can send: the server answers at once, and the rate is not reached.
-    child = load.headless(server(), "--run-time", "8s", load={"arrivals": "20000/s", "warmup": "0s", "slots": 200})
+    given = load.experiment(arrivals="20000/s", warmup="0s", slots=200)
+    Path(given[1]).write_text(f"{Path(given[1]).read_text()}attribution: route-header\n")
+    child = load.start(
+        "--headless", "--only-summary", "--host", server().url, *load.payloads, *given, "--run-time", "8s"
+    )
     assert load.end(child).code == 0
-    (check,) = [each for each in judge(load.run()).checks if each.name == "load generator keeps up"]
+    load.write_journal()
+    report = judge(load.run())
+    (check,) = [each for each in report.checks if each.name == "load generator keeps up"]
     (shard,) = load.shards()
-    saturated = sum(beat.cpu >= 0.9 for beat in shard.beats)
+    seconds = [beat for beat in shard.beats if beat.cpu is not None]
+    saturated = sum(beat.cpu >= 0.9 for beat in seconds)
+    lagging = sum(beat.lag_us >= 100_000 for beat in seconds)
     assert not check.ok
+    assert f"Sent and due, a second: {shard.path.name}" in check.sentence
     # On a machine where somebody else had the core, the slots are what ran out.
-    assert ("The generator was the bottleneck" in check.sentence) == (saturated > max(0.1 * len(shard.beats), 1))
+    limit = max(0.1 * len(seconds), 1)
+    assert ("The generator was the bottleneck" in check.sentence) == (max(saturated, lagging) > limit)
     assert "--processes N" in check.sentence or "slots" in check.sentence
+    # Latency may not be judged, and so neither may the run; nothing else kept it from being judged.
+    assert report.verdict.word == "invalid"
+    assert check.sentence in report.verdict.sentence
+    assert {claim.state for claim in report.claims if claim.kind == "latency" and claim.required} == {"void"}
+    assert "void" not in {claim.state for claim in report.claims if claim.kind in ("split", "errors")}
 
 
 @pytest.mark.slow
@@ -440,23 +478,10 @@ def test_a_worker_with_another_experiment_is_refused(server, load):
     assert not started.requests()
 
 
-def test_locusts_page_starts_and_stops_runs_of_their_own(server, load):
-    started, port = server(), free_port()
-    child = load.start(
-        "--web-host", "127.0.0.1", "--web-port", port, "--host", started.url, *load.payloads, *load.experiment(**FAST)
-    )
-
-    def call(path, data=None):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data) as answer:
-            return answer.read()
-
-    def up():
-        try:
-            return call("/")
-        except OSError:
-            return None
-
-    load.wait_until(up)
+def test_locusts_page_starts_and_stops_runs_of_their_own(server, load, page):
+    started = server()
+    child, call = page(started.url)
+    assert "how many requests may be in flight at once" in call("/experiment/look")
     for count in (1, 2):
         call("/swarm", b"user_count=20&spawn_rate=20")
         load.wait_until(lambda count=count: len(list(load.runs.glob("*/*/requests-*"))) == count)
@@ -470,3 +495,36 @@ def test_locusts_page_starts_and_stops_runs_of_their_own(server, load):
     assert len(runs) == len(shards) == 2
     assert all(shard.complete and shard.header.mode == "open" and len(shard.rows) > 50 for shard in shards)
     assert ids(row for shard in shards for row in shard.rows) == logged_ids(started)
+    # The users of the form are slots; that is said, and written down.
+    assert [shard.header.slots for shard in shards] == [20, 20]
+    assert ended.text.count("20 users from Locust's page: arrivals come from the experiment's load") == 2
+
+
+@pytest.mark.slow
+def test_slots_that_are_stopped_at_the_page_take_no_arrival_away(server, load, page):
+    started = server(delay=0.02)
+    child, call = page(started.url)
+    for count in (30, 4, 25, 3, 30):
+        call("/swarm", f"user_count={count}&spawn_rate=100".encode())
+        time.sleep(1.5)
+    child.send_signal(signal.SIGINT)
+    ended = load.end(child)
+    assert ended.code == 0, ended.text
+    (shard,) = load.shards()
+    numbers = sorted(row.sequence for row in shard.rows)
+    assert len(numbers) > 300
+    assert numbers == list(range(len(numbers)))
+    assert ids(shard.rows) == logged_ids(started)
+    assert shard.header.slots == max(beat.users for beat in shard.beats) == 30
+
+
+def test_a_host_that_is_typed_into_locusts_page_and_cannot_be_asked(server, load, page):
+    child, call = page(server().url)
+    call("/swarm", b"user_count=5&spawn_rate=5&host=http%3A%2F%2Fa..b%3A80")
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    ended = load.end(child)
+    assert ended.code == 2, ended.text
+    assert ended.text.count("--host http://a..b:80: a..b can be no host's name") == 1
+    assert "Traceback" not in ended.text
+    assert not load.files()

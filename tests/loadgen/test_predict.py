@@ -185,8 +185,13 @@ def test_it_does_not_matter_how_an_answer_is_cut_into_pieces(cuts):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:80", "ftp://x", "http://", "http://h:port", "http://h:99999", "http://[::1", ""]
-)
+    "url",
+    [
+        "localhost:80", "ftp://x", "http://", "http://h:port", "http://h:99999", "http://[::1", "", "http://a..b:80",
+        "http://.a", f"http://{'a' * 64}.b", "http://h/\u6a21", "http://h/a b", "http://a b/", "http://\u6a21/",
+        "http://h:0", "http://me:secret@h", "http://h?a=1", "http://h/#x", "http://h/a\x01",
+    ],
+)  # fmt: skip
 def test_a_wrong_url_is_refused_in_one_line(url):
     with pytest.raises(StackError, match=r"^--host .*; mend it\.$"):
         target(url)
@@ -199,6 +204,8 @@ def test_a_wrong_url_is_refused_in_one_line(url):
         ("https://h/", "h", 443),
         ("http://h:81/base/", "h:81", 81),
         ("http://[::1]:9", "[::1]:9", 9),
+        ("http://my_host.svc.cluster.local.:9/a%20b", "my_host.svc.cluster.local.:9", 9),
+        (f"http://{'a' * 63}.b", f"{'a' * 63}.b", 80),
     ],
 )
 def test_the_authority_of_a_url(url, authority, port):
@@ -209,6 +216,12 @@ def test_the_authority_of_a_url(url, authority, port):
 def test_a_header_that_cannot_be_sent_is_refused(headers):
     with pytest.raises(StackError, match="cannot be sent"):
         request_head(target("http://h"), "/p", headers, BODY)
+
+
+@pytest.mark.parametrize("name", ["X-Request-Id", "transfer-encoding", "Content-Length"])
+def test_a_second_header_of_every_requests_own_is_refused(name):
+    with pytest.raises(StackError, match=f"header '{name}': every request has one of its own"):
+        request_head(target("http://h"), "/p", {name: "chunked"}, BODY)
 
 
 def test_the_head_ends_at_the_request_id_and_a_cohort_may_name_another_host():

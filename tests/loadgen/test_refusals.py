@@ -105,6 +105,17 @@ def test_cohorts_and_users(place, taken, refused, arguments, line):
     assert line in refused("--headless", *asked(place, taken), *arguments)
 
 
+@pytest.mark.parametrize(
+    "host", ["http://a..b:80", f"http://{'a' * 64}.b", "http://h/\u6a21", "http://h/a b", "http://h:0"]
+)
+@pytest.mark.parametrize("headless", [["--headless"], []])
+def test_a_host_that_cannot_be_asked(place, taken, refused, host, headless):
+    arguments = [*asked(place, taken)[:-1], host, "--web-host", "127.0.0.1", "--web-port", "0"]
+    line = refused(*headless, *arguments)
+    assert line.startswith(f"--host {host}: ")
+    assert line.endswith("; mend it.")
+
+
 def test_plain_locust_without_an_experiment(refused):
     assert "no experiment is named and no stack is up; run: python -m deploy up quickstart" in refused("--headless")
 

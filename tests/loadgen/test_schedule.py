@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from experiments.core.profile import Piece, Profile, steady
-from loadgen.schedule import Arrivals, DueCounter, Part, Schedule, arrivals, splitmix64, uniforms
+from loadgen.schedule import NOTHING, Arrivals, DueCounter, Part, Schedule, Since, arrivals, splitmix64, uniforms
 
 SHARES = {"everyone": 0.7, "canary-users": 0.25, "others": 0.05}
 
@@ -112,7 +112,7 @@ def test_poisson_counts_follow_a_ramp(seed):
 
 def taken_until(drawn, offset_us):
     taken = []
-    while drawn.peek().offset_us <= offset_us:
+    while (arrival := drawn.peek()) is not None and arrival.offset_us <= offset_us:
         taken.append(drawn.take())
     return taken
 
@@ -129,8 +129,9 @@ def test_when_a_worker_is_lost_the_others_take_its_arrivals_from_then_on(schedul
         mine = taken_until(drawn, now)
         assert counter.due(now) == len(mine)
         if index != lost:
-            drawn.redivide(since, Part(index, workers - 1))
-            counter.redivide(since, Part(index, workers - 1))
+            parts = [Since(0, Part(index, workers)), Since(since, Part(index, workers - 1))]
+            drawn.redivide(parts)
+            counter.redivide(parts)
             mine += taken_until(drawn, end)
             assert counter.due(end) == len(mine)
         sent += mine
@@ -150,13 +151,14 @@ def test_word_of_another_division_that_comes_late_loses_nothing(schedule, worker
     for index in range(lost):
         drawn, counter = Arrivals(schedule, Part(index, workers)), DueCounter(schedule, Part(index, workers))
         prompt = DueCounter(schedule, Part(index, workers))
-        mine = []
+        mine, parts = [], [Since(0, Part(index, workers))]
         # One worker is lost, and back before the others have heard the last of it.
         for from_us, at_us, of in zip(since, heard, (workers - 1, workers), strict=True):
             mine += taken_until(drawn, at_us)
             counter.due(at_us)
+            parts.append(Since(from_us, Part(index, of)))
             for each in (drawn, counter, prompt):
-                each.redivide(from_us, Part(index, of))
+                each.redivide(parts)
         mine += taken_until(drawn, end)
         assert len(mine) == len(set(mine))
         assert counter.due(end) == prompt.due(end)
@@ -164,6 +166,59 @@ def test_word_of_another_division_that_comes_late_loses_nothing(schedule, worker
     wanted = {each for each in whole if since[0] <= each.offset_us < since[1]}
     wanted |= {each for each in whole if each.offset_us <= end and each.sequence % workers != lost}
     assert wanted <= set(sent)
+
+
+@settings(max_examples=8, deadline=None)
+@given(schedules, st.integers(0, 300), st.integers(1, 600), st.integers(1, 600), st.integers(1, 600))
+def test_a_worker_that_was_held_up_takes_just_what_nobody_else_took(schedule, when, lost, back, rest):
+    whole = first(schedule, 2400)
+    held, gone, again = (whole[at].offset_us for at in (when, when + lost, when + lost + back))
+    end = whole[when + lost + back + rest].offset_us
+    divisions = [(0, (0, 1, 2)), (gone, (0, 1)), (again, (0, 1, 2))]
+
+    def parts(worker, known):
+        return [
+            Since(at, Part(who.index(worker), len(who)) if worker in who else NOTHING) for at, who in divisions[:known]
+        ]
+
+    sent = []
+    for worker in range(2):
+        drawn = Arrivals(schedule, Part(worker, 3))
+        for at, known in ((gone, 2), (again, 3)):
+            sent += taken_until(drawn, at - 1)
+            drawn.redivide(parts(worker, known))
+        sent += taken_until(drawn, end)
+    drawn, counter = Arrivals(schedule, Part(2, 3)), DueCounter(schedule, Part(2, 3))
+    mine = taken_until(drawn, held - 1)
+    # It stood still until the others had taken over, and asks before it goes on.
+    for each in (drawn, counter):
+        each.redivide(parts(2, 2))
+    mine += taken_until(drawn, again - 1)
+    for each in (drawn, counter):
+        each.redivide(parts(2, 3))
+    mine += taken_until(drawn, end)
+    assert counter.due(end) == len(mine)
+    sent += mine
+    assert len(sent) == len(set(sent))
+    assert set(sent) == {each for each in whole if each.offset_us <= end}
+
+
+def test_an_arrival_that_is_given_back_comes_again_whoever_has_the_part_then():
+    schedule = Schedule(steady(1000), "poisson", 3, SHARES, ("p",))
+    drawn, whole = Arrivals(schedule), first(schedule, 20)
+    taken = [drawn.take() for _each in range(4)]
+    drawn.give_back(taken[2])
+    assert [drawn.take() for _each in range(3)] == [whole[2], *whole[4:6]]
+    drawn.give_back(whole[5])
+    drawn.redivide([Since(0, Part()), Since(10_000_000, Part(0, 2))])
+    assert drawn.take() == whole[5]
+
+
+def test_whose_part_is_nothing_has_no_next_arrival_and_finds_that_out_at_once():
+    drawn = Arrivals(Schedule(steady(1000), "poisson", 3, SHARES, ("p",)), NOTHING)
+    assert drawn.peek() is None
+    drawn.redivide([Since(0, NOTHING), Since(7_000_000, Part(1, 2))])
+    assert drawn.peek().offset_us >= 7_000_000
 
 
 def test_the_counter_goes_on_from_where_it_was():
