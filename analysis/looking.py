@@ -92,7 +92,7 @@ class Looking:
             watermark_us=seen.watermark_us,
             phase=seen.phase,
             phase_s=seen.phase_s,
-            gates=gates(claims, seen, set(self.decided)),
+            gates=gates((claims, report.checks), seen, set(self.decided)),
             report=report,
             history=list(self.history),
         )

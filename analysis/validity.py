@@ -284,9 +284,9 @@ def _overlap(numbers: Mapping[str, tuple[int, int] | None], arms: tuple[str, str
 def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
     """The claim, void where a failed condition touches it: what is broken stays so unless it may not be judged."""
     for check in conditions:
-        if check.ok or not _concerns(check, claim):
+        if not touches(check, claim.kind, claim.phase, claim.arm):
             continue
-        if claim.kind in check.voids or (claim.kind in check.weakens and claim.state != BROKEN):
+        if claim.kind in check.voids or claim.state != BROKEN:
             return msgspec.structs.replace(
                 claim,
                 state=VOID,
@@ -298,7 +298,8 @@ def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
     return claim
 
 
-def _concerns(check: Check, claim: Claim) -> bool:
-    """Whether a check is about the claim's phase, and about its arm."""
-    here = check.phases is None or claim.phase in check.phases
-    return here and (check.arms is None or claim.arm in check.arms)
+def touches(check: Check, kind: str, phase: str | None, arm: str | None) -> bool:
+    """Whether a condition failed, and makes claims of a kind, phase and arm such that they cannot be shown."""
+    here = check.phases is None or phase in check.phases
+    ours = check.arms is None or arm in check.arms
+    return not check.ok and here and ours and kind in [*check.voids, *check.weakens]
