@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,26 +46,53 @@ class Arm:
 
 @dataclass(frozen=True)
 class Pair:
-    """A canary and the baseline in one phase, and the requests that may belong to either."""
+    """A canary and the baseline in one phase, and the requests that may belong to either.
+
+    Of `lost` requests it is not even known whether they failed.
+    """
 
     canary: Arm
     baseline: Arm
     unknown: Arm
+    lost: float = 0.0
 
     def assigned(self) -> list[tuple[Arm, Arm]]:
-        """The unknown requests given wholly to the one, and to the other."""
-        if not self.unknown.requests:
-            return [(self.canary, self.baseline)]
-        return [(self.canary.plus(self.unknown), self.baseline), (self.canary, self.baseline.plus(self.unknown))]
+        """Every extreme way to give out the unknown requests: failures and successes each wholly to one arm.
+
+        The worst for one arm has its failures there and its successes with the other, which would dilute them here.
+        """
+        failed, served = self.unknown.failed, self.unknown.requests - self.unknown.failed
+        ways = product(_to_either(Arm(failed, failed)), _to_either(Arm(served)), self._lost())
+        return [
+            (
+                reduce(Arm.plus, [mine for mine, _ in way], self.canary),
+                reduce(Arm.plus, [its for _, its in way], self.baseline),
+            )
+            for way in ways
+        ]
+
+    def _lost(self) -> list[tuple[Arm, Arm]]:
+        """Lost requests as failures of either arm, as successes of either, and half and half where that is worse."""
+        if not self.lost:
+            return [(Arm(), Arm())]
+        failed, served = Arm(self.lost, self.lost), Arm(self.lost)
+        half, other = failed.scaled(0.5), served.scaled(0.5)
+        return [*_to_either(failed), *_to_either(served), (half, other), (other, half)]
 
     @property
     def requests(self) -> float:
         """All requests."""
-        return self.canary.requests + self.baseline.requests + self.unknown.requests
+        return self.canary.requests + self.baseline.requests + self.unknown.requests + self.lost
 
     def scaled(self, multiple: float) -> "Pair":
         """That many times the data."""
-        return Pair(self.canary.scaled(multiple), self.baseline.scaled(multiple), self.unknown.scaled(multiple))
+        first, second, either = (arm.scaled(multiple) for arm in (self.canary, self.baseline, self.unknown))
+        return Pair(first, second, either, multiple * self.lost)
+
+
+def _to_either(some: Arm) -> list[tuple[Arm, Arm]]:
+    """Some requests with the canary, or with the baseline; one way where there are none."""
+    return [(some, Arm()), (Arm(), some)] if some.requests else [(Arm(), Arm())]
 
 
 def with_arm(cells: Any) -> Any:
@@ -80,10 +109,9 @@ def count(tally: Tally, phase: str) -> dict[str, Arm]:
 
 
 def pair(tally: Tally, phase: str, canary: str, baseline: str, lost: float) -> Pair:
-    """A canary and the baseline in one phase; of a lost request it is not known that it did not fail."""
+    """A canary and the baseline in one phase; of a lost request nobody knows whether it failed."""
     arms = count(tally, phase)
-    unknown = arms.get("", Arm()).plus(Arm(lost, lost))
-    return Pair(arms.get(canary, Arm()), arms.get(baseline, Arm()), unknown)
+    return Pair(arms.get(canary, Arm()), arms.get(baseline, Arm()), arms.get("", Arm()), lost)
 
 
 def log_e_harm(found: Pair, margin: float) -> float:
@@ -104,7 +132,7 @@ def _is_shown(canary: Arm, baseline: Arm, margin: float, alpha: float) -> bool:
 
 
 def interval(found: Pair, alpha: float) -> Interval:
-    """The confidence sequence of the increase, wide enough for either assignment of the unknown."""
+    """The confidence sequence of the increase, wide enough for every way to give out the unknown."""
     each = [bernoulli.difference_interval(canary.rate, baseline.rate, alpha) for canary, baseline in found.assigned()]
     rates = found.canary.rate.estimate, found.baseline.rate.estimate
     estimate = None if rates[0] is None or rates[1] is None else rates[0] - rates[1]

@@ -165,8 +165,8 @@ class Claim(msgspec.Struct, frozen=True):
 class Check(msgspec.Struct, frozen=True):
     """A condition of validity: `ok`, or `failed` with the kinds of claims that it touches.
 
-    `voids` are kinds that may not be judged at all; `weakens` kinds that can still be broken, but not shown. `cause` is
-    what is at fault, where that is known.
+    `voids` are kinds that may not be judged at all; `weakens` kinds that can still be broken, but not shown: in these
+    `phases`, of these `arms`, or of all. `cause` is what is at fault, where that is known.
     """
 
     name: str
@@ -176,6 +176,7 @@ class Check(msgspec.Struct, frozen=True):
     weakens: list[str] = []
     phases: list[str] | None = None
     cause: str | None = None
+    arms: list[str] | None = None
 
 
 class Outputs(msgspec.Struct, frozen=True):

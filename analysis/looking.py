@@ -92,21 +92,25 @@ class Looking:
             watermark_us=seen.watermark_us,
             phase=seen.phase,
             phase_s=seen.phase_s,
-            gates=gates(claims, seen, set(self.decided)),
+            gates=gates((claims, report.checks), seen, set(self.decided)),
             report=report,
             history=list(self.history),
         )
 
     def _report(self, seen: Seen, due: Sequence[LatencyHypothesis]) -> Report:
-        """The report with no latency claims but those that are due, at the alpha of their look."""
-        registered = seen.evidence.registered
-        look = registered.looks[max((self.taken.get(one.id, 0) for one in due), default=0)]
-        # As Holm would take the smallest p-value of all that are registered: the others' looks come at other times.
-        part = look.alpha * len(due) / max(len(registered.latency), 1)
-        now = msgspec.structs.replace(registered, latency=list(due), looks=[RegisteredLook(look.fraction, part)])
-        evidence = replace(seen.evidence, registered=now)
-        remarks = remarks_on(evidence.info, seen.experiment)
-        return conclude(seen.experiment, evidence, validity.checks(evidence), remarks)
+        """The report with no latency claims but those that are due, each at the alpha of its own look."""
+        by_look: dict[int, list[LatencyHypothesis]] = {}
+        for one in due:
+            by_look.setdefault(self.taken.get(one.id, 0), []).append(one)
+        first, *others = [_at_look(seen, ones, look) for look, ones in sorted(by_look.items())] or [
+            _at_look(seen, [], 0)
+        ]
+        checks, secondary = list(first.checks), list(first.secondary)
+        for other in others:
+            checks += [check for check in other.checks if check not in checks]
+            secondary += [one for one in other.secondary if one not in secondary]
+        more = [claim for other in others for claim in other.claims if claim.kind == "latency"]
+        return msgspec.structs.replace(first, claims=[*first.claims, *more], checks=checks, secondary=secondary)
 
     def _latency_claims(self, seen: Seen, claims: Sequence[Claim], due: Sequence[LatencyHypothesis]) -> list[Claim]:
         """Those that are due as they were found, those that were decided as they were then, the others undecided."""
@@ -131,6 +135,18 @@ class Looking:
         self.history.append(point)
         if len(self.history) > MOST_POINTS:
             del self.history[::2]
+
+
+def _at_look(seen: Seen, due: Sequence[LatencyHypothesis], number: int) -> Report:
+    """The report with the latency claims of one registered look."""
+    registered = seen.evidence.registered
+    look = registered.looks[number]
+    # As Holm would take the smallest p-value of all that are registered: the others' looks come at other times.
+    part = look.alpha * len(due) / max(len(registered.latency), 1)
+    now = msgspec.structs.replace(registered, latency=list(due), looks=[RegisteredLook(look.fraction, part)])
+    evidence = replace(seen.evidence, registered=now)
+    remarks = remarks_on(evidence.info, seen.experiment)
+    return conclude(seen.experiment, evidence, validity.checks(evidence), remarks)
 
 
 def _is_due(one: LatencyHypothesis, registered: Hypotheses, seen: Seen, taken: int) -> bool:

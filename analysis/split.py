@@ -20,6 +20,10 @@ BEFORE_A_HIT = 0.8
 """The part of alpha for an arm that should get nothing while it gets nothing; the rest bounds a leak that was seen."""
 
 
+OF_LEAKS = 0.1
+"""The part of alpha for what other arms leak away, where an arm's share of all requests rests on both."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Requests by period (rows) and arm (columns), and those of each period that may belong to any arm."""
@@ -139,14 +143,28 @@ def _judge_assigned(
     n = math.fsum(math.fsum(period) for period in periods)
     leaks = {arm: math.fsum(period[arm] for period in periods) for arm, share in enumerate(shares) if share <= 0}
     intervals = [_leak_interval(n, leaks[arm], alpha) if arm in leaks else (0.0, 1.0) for arm in range(len(shares))]
-    leaked = _leak_interval(n, math.fsum(leaks.values()), alpha) if leaks else (0.0, 0.0)
-    for place, arm in enumerate(some):
-        low, high = multinomial.share_interval(split, place, alpha) if len(some) > 1 else (1.0, 1.0)
-        intervals[arm] = low * (1 - leaked[1]), high * (1 - leaked[0])
+    for arm, between in zip(some, _of_all(split, n, leaks, alpha), strict=True):
+        intervals[arm] = between
     margins = [(max(share - tolerance, 0.0), min(share + tolerance, 1.0)) for share in shares]
     outside = [multinomial.log_e_outside(split, place, *margins[arm]) for place, arm in enumerate(some)]
     inside = all(low <= a and b <= high for (low, high), (a, b) in zip(margins, intervals, strict=True))
     return Judged(math.inf if any(leaks.values()) else max(outside), inside and n > 0, tuple(intervals))
+
+
+def _of_all(split: multinomial.Split, n: float, leaks: Mapping[int, float], alpha: float) -> list[tuple[float, float]]:
+    """Shares of all requests: of those that do not leak, times the part that does not.
+
+    Either sequence may miss, so they share alpha; with one arm, or where nothing can leak, only one of them can.
+    """
+    alone = len(split.counts) == 1
+    own = alpha if not leaks else (1 - OF_LEAKS) * alpha
+    each = (
+        [(1.0, 1.0)] if alone else [multinomial.share_interval(split, place, own) for place in range(len(split.counts))]
+    )
+    if not leaks:
+        return each
+    least, most = _leak_interval(n, math.fsum(leaks.values()), alpha if alone else OF_LEAKS * alpha)
+    return [(low * (1 - most), high * (1 - least)) for low, high in each]
 
 
 def _leak_interval(n: float, hits: float, alpha: float) -> tuple[float, float]:

@@ -1,12 +1,13 @@
 """May the claims be judged at all? Each condition voids the claims that it touches, and no others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from analysis import generator, words
+from analysis.failures import with_arm
 from analysis.findings import BROKEN, ROUTING, VOID, Check, Claim
 from analysis.rows import Rows, ShardSummary
 from analysis.tally import OK, Tally
@@ -158,7 +159,7 @@ def _references(seen: Evidence) -> Check | None:
 
 
 def _attributed(seen: Evidence) -> Check:
-    """Whether nearly every successful answer names its arm."""
+    """Whether nearly every successful answer names its arm, in each phase: claims of the others are not touched."""
     answers = seen.tally.judged
     answers = answers[answers["outcome"] == OK]
     total, unknown = int(answers["n"].sum()), int(answers[answers["answered"] == ""]["n"].sum())
@@ -167,11 +168,22 @@ def _attributed(seen: Evidence) -> Check:
         return Check(name, ok=True, sentence="no successful answer could be judged.")
     if not unknown:
         return Check(name, ok=True, sentence=f"all {words.count(total)} successful answers name their arm.")
-    reasons = answers[answers["answered"] == ""].groupby("reason")["n"].sum()
-    why = ", ".join(f"{words.count(n)} {reason}" for reason, n in reasons.items())
-    sentence = f"{words.count(unknown)} of {words.count(total)} successful answers are of unknown arm: {why}."
-    ok = unknown <= MAX_UNATTRIBUTED * total
-    return Check(name, ok=ok, sentence=sentence, voids=[] if ok else ["latency"], weakens=[] if ok else ["split"])
+    by_phase = answers.groupby("phase")["n"].sum()
+    unknown_in = answers[answers["answered"] == ""].groupby("phase")["n"].sum()
+    hit = sorted(str(phase) for phase, n in unknown_in.items() if n > MAX_UNATTRIBUTED * by_phase[phase])
+    told = answers[answers["phase"].isin(hit)] if hit else answers
+    sentence = _unattributed(told, f" in {words.listed(hit)}" if hit else "")
+    if not hit:
+        return Check(name, ok=True, sentence=sentence)
+    return Check(name, ok=False, sentence=sentence, voids=["latency"], weakens=["split"], phases=hit)
+
+
+def _unattributed(answers: Any, where: str) -> str:
+    """How many successful answers do not name their arm, and why."""
+    nameless = answers[answers["answered"] == ""]
+    why = ", ".join(f"{words.count(n)} {reason}" for reason, n in nameless.groupby("reason")["n"].sum().items())
+    numbers = f"{words.count(nameless['n'].sum())} of {words.count(answers['n'].sum())}"
+    return f"{numbers} successful answers{where} are of unknown arm: {why}."
 
 
 def _agreement(seen: Evidence) -> Check | None:
@@ -238,37 +250,49 @@ def _whom(entries: Sequence[Foreign]) -> str:
 
 
 def _concurrent(seen: Evidence) -> Iterator[Check]:
-    """Whether the compared arms answered in the same time batches."""
-    for phase in sorted({one.phase for one in seen.registered.latency if one.phase}):
+    """Whether the compared arms were there in the same time batches, in each phase and for each canary."""
+    compared = {(one.phase, one.canary) for one in seen.registered.latency if one.phase}
+    compared |= {(phase, one.canary) for one in seen.registered.errors for phase in one.phases}
+    for phase, canary in sorted(compared):
         cells = seen.tally.in_phase(phase)
-        cells = cells[cells["answered"] != ""]
-        table = cells.pivot_table("n", ["period", "window"], "answered", "sum", fill_value=0)
-        for arm in sorted({one.canary for one in seen.registered.latency if one.phase == phase}):
-            if not {arm, seen.registered.baseline} <= set(table.columns):
-                continue
-            check = _overlap(table, (arm, seen.registered.baseline), phase)
-            if check:
-                yield check
+        arms = canary, seen.registered.baseline
+        # Latency compares answers, failures compare what was routed: an arm that fails from now on answers no more.
+        numbers = {"latency": _together(cells, "answered", arms), "errors": _together(with_arm(cells), "arm", arms)}
+        check = _overlap(numbers, arms, phase)
+        if check:
+            yield check
 
 
-def _overlap(table: Any, arms: tuple[str, str], phase: str) -> Check | None:
+def _together(cells: Any, by: str, arms: tuple[str, str]) -> tuple[int, int] | None:
+    """Time batches in which both arms are, and in which either is; None where too few are expected in each to tell."""
+    table = cells.pivot_table("n", ["period", "window"], by, "sum", fill_value=0)
+    if not set(arms) <= set(table.columns):
+        return None
     pair = table[list(arms)]
     pair = pair[pair.sum(axis=1) > 0]
     if pair.sum().min() < 2 * len(pair):  # too few to expect both in every batch: that is little data, nothing worse
         return None
-    both = int((pair.min(axis=1) > 0).sum())
-    name = f"arms concurrent in {phase}"
-    sentence = f"{arms[0]} and {arms[1]} both answered in {both} of {len(pair)} time batches."
-    ok = both >= MIN_OVERLAP * len(pair)
-    return Check(name, ok=ok, sentence=sentence, voids=[] if ok else ["latency", "errors"], phases=[phase])
+    return int((pair.min(axis=1) > 0).sum()), len(pair)
+
+
+def _overlap(numbers: Mapping[str, tuple[int, int] | None], arms: tuple[str, str], phase: str) -> Check | None:
+    known = {kind: number for kind, number in numbers.items() if number is not None}
+    if not known:
+        return None
+    apart = [kind for kind, (both, either) in known.items() if both < MIN_OVERLAP * either]
+    both, either = known[apart[0]] if apart else next(iter(known.values()))
+    sentence = f"{arms[0]} and {arms[1]} both answered in {both} of {either} time batches."
+    return Check(
+        f"arms concurrent in {phase}", ok=not apart, sentence=sentence, voids=apart, phases=[phase], arms=[arms[0]]
+    )
 
 
 def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
     """The claim, void where a failed condition touches it: what is broken stays so unless it may not be judged."""
     for check in conditions:
-        if check.ok or not _concerns(check, claim):
+        if not touches(check, claim.kind, claim.phase, claim.arm):
             continue
-        if claim.kind in check.voids or (claim.kind in check.weakens and claim.state != BROKEN):
+        if claim.kind in check.voids or claim.state != BROKEN:
             return msgspec.structs.replace(
                 claim,
                 state=VOID,
@@ -280,5 +304,8 @@ def apply(claim: Claim, conditions: Sequence[Check]) -> Claim:
     return claim
 
 
-def _concerns(check: Check, claim: Claim) -> bool:
-    return check.phases is None or claim.phase in check.phases
+def touches(check: Check, kind: str, phase: str | None, arm: str | None) -> bool:
+    """Whether a condition failed, and makes claims of a kind, phase and arm such that they cannot be shown."""
+    here = check.phases is None or phase in check.phases
+    ours = check.arms is None or arm in check.arms
+    return not check.ok and here and ours and kind in [*check.voids, *check.weakens]

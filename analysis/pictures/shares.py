@@ -115,9 +115,9 @@ def harm_rows(examined: Examined, most: int = 40) -> list[Row]:
         for (_, _), own in by_slot.groupby(level=["period", "slot"]):
             for (_, _, arm), row in own.iterrows():
                 seen[arm] = seen.get(arm, failures.Arm()).plus(failures.Arm(float(row["n"]), float(row["failed"])))
-            found = failures.Pair(
-                *(seen.get(arm, failures.Arm()) for arm in (hypothesis.canary, evidence.registered.baseline, ""))
-            )
+            names = hypothesis.canary, evidence.registered.baseline, ""
+            canary, baseline, unknown = (seen.get(arm, failures.Arm()) for arm in names)
+            found = failures.Pair(canary, baseline, unknown)
             log_e = failures.log_e_harm(found, hypothesis.max_increase)
             told = _of_needed(log_e, len(evidence.registered.errors), evidence.registered.alpha_errors)
             rows.append({"claim": f"failures of {hypothesis.canary}", "n": round(found.requests), **told})

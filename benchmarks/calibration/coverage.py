@@ -79,6 +79,18 @@ def leak(random: np.random.Generator, true: float, runs: int) -> Floats:
     return sequence(excluded)
 
 
+def beside_leak(random: np.random.Generator, true: float, runs: int) -> Floats:
+    """The share of an arm beside one that should get nothing: both sequences together, at a third of the looks."""
+    case = SplitCase("beside a leak", (0.7, 0.3, 0.0), (0.7 * (1 - true), 0.3 * (1 - true), true))
+    known = np.stack([random.multinomial(step, case.true, runs) for step in STEPS], axis=1).cumsum(1).astype(np.float64)
+    excluded = np.zeros(known.shape[:2], dtype=bool)
+    for look in sorted({*range(0, len(LOOKS), 3), *AT.tolist()}):
+        for run in range(runs):
+            low, high = asked(case, [known], [np.zeros(known.shape[:2])], (run, look)).intervals[0]
+            excluded[run, look] = not low <= case.true[0] <= high
+    return sequence(excluded)
+
+
 def rates(random: np.random.Generator, true: float, runs: int) -> Floats:
     """The confidence sequence of a failure rate."""
     hits = np.stack([random.binomial(step, true, runs) for step in STEPS], axis=1).cumsum(1).astype(np.float64)
@@ -237,13 +249,20 @@ SHARES = (
 PAIRS = ((0.0001, 0.0001), (0.001, 0.001), (0.01, 0.01), (0.1, 0.1), (0.5, 0.5), (0.02, 0.001), (0.0, 0.01), (0.3, 0.1))
 
 
+def _leaks(random: np.random.Generator, runs: int) -> Iterator[tuple[str, Floats]]:
+    for true in (1e-5, 0.001, 0.05):
+        yield f"share that should be none, every look: {true:g}", leak(random, true, runs)
+    for true in (0.0, 0.001, 0.05):
+        beside = np.random.default_rng(5)  # its own, so that what comes after it stays as it was
+        yield f"share beside a leak, every look: {true:g} of 70/30/0", beside_leak(beside, true, runs)
+
+
 def table(runs: int) -> Iterator[tuple[str, Floats]]:
     """Every interval, a case at a time."""
     random = np.random.default_rng(4)
     for case, arm in SHARES:
         yield f"share, every look: {case.name}", shares(random, case, arm, runs)
-    for true in (1e-5, 0.001, 0.05):
-        yield f"share that should be none, every look: {true:g}", leak(random, true, runs)
+    yield from _leaks(random, runs)
     for true in (1e-4, 0.01, 0.3, 0.999):
         yield f"failure rate, every look: {true:g}", rates(random, true, runs)
     for p, q in PAIRS:

@@ -100,10 +100,10 @@ def asked(counts: Counts, run: int, step: int, look: int) -> float | None:
     tally = Tally(pd.DataFrame([cell for cell in cells if cell["n"]], columns=[*KEYS, *SUMS]))
     seen: Any = SimpleNamespace(
         experiment=RAMP,
-        evidence=SimpleNamespace(registered=REGISTERED, tally=tally),
+        evidence=SimpleNamespace(registered=REGISTERED, tally=tally, rows=SimpleNamespace(shards=())),
         ages_s={phase.name: phase.duration for phase in STEPS[: step + 1]},
     )
-    return gates([], seen, {one.id for one in REGISTERED.latency})[-1].ln_e
+    return gates(([], []), seen, {one.id for one in REGISTERED.latency})[-1].ln_e
 
 
 def _cell(phase: str, arm: str, outcome: str, n: float) -> dict[str, Any]:

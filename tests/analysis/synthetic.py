@@ -66,7 +66,7 @@ class Truth:
 
     `shares` maps a phase and cohort to true shares by arm; `serves` says whose model an arm's pods really run. `picks`
     chooses the arm from sequence number and phase; None leaves it to the draw. From sequence number and arm `slower`
-    multiplies a latency, and `fails` and `loses` (the answer, and who was asked) say when.
+    multiplies a latency, and `fails`, `loses` (the answer, and who was asked) and `garbles` (the output) say when.
     """
 
     median_ms: Mapping[str, float] = field(default_factory=lambda: {"old": 20.0, "new": 20.0})
@@ -77,6 +77,7 @@ class Truth:
     slower: Callable[[int, str], float] = lambda _sequence, _arm: 1.0
     fails: Callable[[int, str], bool] = lambda _sequence, _arm: False
     loses: Callable[[int, str], bool] = lambda _sequence, _arm: False
+    garbles: Callable[[int, str], bool] = lambda _sequence, _arm: False
     serves: Mapping[str, str] = field(default_factory=dict)
     unheard: float = 0.0
     garbled: float = 0.0
@@ -186,7 +187,7 @@ def _row(
     unheard = random.random() < truth.unheard or truth.loses(sequence, arm)
     served = truth.serves.get(arm, arm)
     signature = None if fails or unheard else f"{payload}-{served}"
-    if signature and random.random() < truth.garbled:
+    if signature and (random.random() < truth.garbled or truth.garbles(sequence, arm)):
         signature = f"{payload}-garbled"
     route = routing.route_value(phase, arm) if truth.headers and not unheard else None
     return records.Row(

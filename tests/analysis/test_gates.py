@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from analysis import failures
+from analysis import failures, latency
 from analysis.failures import Arm, Pair
-from analysis.findings import BROKEN, SHOWN, UNDECIDED
+from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID, Check
 from analysis.gates import OPEN, SHUT, WAITING, _against_harm, gates
 from analysis.look import LIVE, Look
 from analysis.tally import OK
@@ -32,16 +32,17 @@ def step(phase, n, canary_rate=0.0, baseline_rate=0.0, random=None):
     return [one for one in found if one["n"]]
 
 
-def seen_of(cells):
+def seen_of(cells, lost=0):
     phases = dict.fromkeys(one["phase"] for one in cells)
     registered = hypotheses.hypotheses(RAMP)
-    evidence = SimpleNamespace(registered=registered, tally=tally_of(cells))
+    rows = SimpleNamespace(shards=(SimpleNamespace(lost=lost),))
+    evidence = SimpleNamespace(registered=registered, tally=tally_of(cells), rows=rows)
     return SimpleNamespace(experiment=RAMP, evidence=evidence, ages_s=dict.fromkeys(phases, 25.0))
 
 
-def gates_of(cells, claims=()):
+def gates_of(cells, claims=(), conditions=(), lost=0):
     looked_at = {one.id for one in hypotheses.hypotheses(RAMP).latency}
-    return gates(list(claims), seen_of(cells), looked_at)
+    return gates((list(claims), list(conditions)), seen_of(cells, lost), looked_at)
 
 
 def claims_of(cells):
@@ -79,6 +80,50 @@ def test_a_broken_claim_shuts_the_gate_and_names_itself():
     assert gate.state == SHUT
     assert gate.sentence.startswith("phase step-5: roll back: ")
     assert "60" not in gate.lacking
+
+
+def failed(voids=(), weakens=(), phases=None):
+    return Check("a condition", ok=False, sentence="nobody knows.", voids=[*voids], weakens=[*weakens], phases=phases)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "state"),
+    [
+        ([failed(voids=["errors"])], WAITING),
+        ([failed(weakens=["split", "errors", "latency"])], WAITING),
+        ([failed(voids=["errors"], phases=["step-5"])], WAITING),  # its evidence is carried on to step-25
+        ([failed(voids=["errors"], phases=["step-50"])], OPEN),
+        ([failed(voids=["latency"])], OPEN),
+        ([Check("a condition", ok=True, sentence="fine.", voids=["errors"])], OPEN),
+    ],
+)
+def test_a_gate_does_not_open_on_failures_that_may_not_be_judged(conditions, state):
+    gate = gates_of(step("step-5", 5000) + step("step-25", 5000), conditions=conditions)[-1]
+    assert gate.ln_e > gate.ln_e_needed
+    assert gate.state == state
+    assert (gate.lacking == ["errors/large"]) == (state == WAITING)
+    assert (gate.sentence == "phase step-25: errors/large cannot be judged: nobody knows.") == (state == WAITING)
+
+
+def test_a_gate_does_not_open_on_a_latency_that_could_not_be_judged():
+    cells = step("step-5", 5000)
+    of_ramp = next(one for one in hypotheses.hypotheses(RAMP).latency if one.phase == "step-5")
+    claim = latency.unlooked(of_ramp, hypotheses.hypotheses(RAMP), "looked at.")
+    undecided, void = claim, msgspec.structs.replace(claim, state=VOID, reason="it wanders")
+    assert gates_of(cells, [undecided])[-1].state == OPEN  # its last look said nothing against the next phase
+    gate = gates_of(cells, [void])[-1]
+    assert (gate.state, gate.lacking) == (WAITING, [claim.id])
+    assert gate.sentence == f"phase step-5: {claim.id} cannot be judged: it wanders."
+
+
+def test_lost_requests_are_held_against_a_gate():
+    cells = step("step-5", 3000)
+    clean, some = gates_of(cells)[-1], gates_of(cells, lost=10)[-1]
+    assert clean.state == OPEN
+    assert some.ln_e < clean.ln_e
+    # At worst they all failed, and were all the canary's.
+    canary, baseline = round(3000 * 0.05), 3000 - round(3000 * 0.05)
+    assert some.ln_e == pytest.approx(_against_harm(Pair(Arm(canary + 10, 10), Arm(baseline), Arm()), MARGIN))
 
 
 def look_at(cells, claims, phase):

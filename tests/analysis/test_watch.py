@@ -162,6 +162,22 @@ def test_latency_is_undecided_before_its_look_whatever_it_is(tmp_path):
     assert states[-1][1] == "broken"
 
 
+def test_claims_that_are_due_at_once_are_each_judged_at_the_alpha_of_their_own_look(tmp_path):
+    played = Replay(tmp_path, short())
+    looking = Looking(Following(played.run))
+    played.advance(33.0)
+    looking.taken["latency/new/p50"] = 1  # its first look was before; that of p95 comes only now
+    seen = looking.following.look()
+    registered = seen.evidence.registered
+    found = {one.id: one for one in looking._report(seen, registered.latency).claims if one.kind == "latency"}
+    assert list(found) == ["latency/new/p95", "latency/new/p50"]
+    for name, look in (("latency/new/p50", 1), ("latency/new/p95", 0)):
+        assert found[name].interval, found[name].sentence
+        assert found[name].interval.level == pytest.approx(1 - 2 * registered.looks[look].alpha / 2)
+    looking.look()
+    assert looking.taken == {"latency/new/p50": 2, "latency/new/p95": 1}
+
+
 def test_a_process_that_falls_silent_is_not_waited_for_for_ever(tmp_path):
     played = Replay(tmp_path, short(), layout=Layout(workers=2))
     looking = Looking(Following(played.run))
