@@ -83,8 +83,9 @@ def _waited(keys: Mapping[str, Key], times: Times) -> Any:
     for name, value, wanted in (("standing", JUDGED, True), ("outcome", OK, True), ("answered", "", False)):
         counts = counts & ((np.array([each == value for each in keys[name].names])[keys[name].code]) == wanted)
     kept = {name: keys[name].of(counts) for name in ("phase", "answered")}
-    cells = _Cells({**kept, "bin": _numbers(bin_of(times.waited[counts]))})
-    return cells.table({"n": cells.count})
+    waited = times.waited[counts]
+    cells = _Cells({**kept, "bin": _numbers(bin_of(waited))})
+    return cells.table({"n": cells.count, "latency_us": cells.sum(waited)})
 
 
 class _Cells:

@@ -58,7 +58,7 @@ class Failures(msgspec.Struct, frozen=True):
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """The latencies of the successful answers of one arm in one phase, from their actual start."""
+    """The latencies of the successful answers of one arm in one phase, all from one of their two starts."""
 
     phase: str
     arm: str

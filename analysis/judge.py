@@ -111,6 +111,7 @@ def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check]
         alpha=registered.alpha,
         secondary=list(secondary.describe(seen.tally, registered)),
         drifts=list(balance.drifts(seen.tally, registered)),
+        waited=list(latency.waits(seen.tally, registered)),
     )
 
 

@@ -423,7 +423,16 @@ def _later_need(one: Compared, gate: Trial, alpha: float, rates: Mapping[str, fl
 def _rows(tally: Tally, registered: Hypotheses) -> Iterator[Latency]:
     """Each arm's latencies in every phase in which it answered."""
     judged = tally.judged_by_bin
-    cells = judged[(judged["outcome"] == OK) & (judged["answered"] != "")]
+    yield from _by_arm(judged[(judged["outcome"] == OK) & (judged["answered"] != "")], registered)
+
+
+def waits(tally: Tally, registered: Hypotheses) -> Iterator[Latency]:
+    """The same from the intended start, of requests that had one: what a client that was promised a time has waited."""
+    if tally.waited is not None:
+        yield from _by_arm(tally.waited, registered)
+
+
+def _by_arm(cells: Any, registered: Hypotheses) -> Iterator[Latency]:
     order = {phase: index for index, phase in enumerate(registered.batch_seconds)}
     claimed = {one.quantile for one in registered.latency if one.measure == "quantile"}
     quantiles = sorted(claimed | set(SHOWN_QUANTILES))

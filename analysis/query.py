@@ -45,7 +45,11 @@ def waited_expression(tables: tuple[Any, ...], plan: Plan) -> Any:
     counted = keyed.filter(
         (keyed.standing == JUDGED) & (keyed.outcome == OK) & (keyed.answered != "") & keyed.waited_bin.notnull()
     )
-    return counted.group_by(["phase", "answered", "waited_bin"]).aggregate(n=counted.count()).rename(bin="waited_bin")
+    return (
+        counted.group_by(["phase", "answered", "waited_bin"])
+        .aggregate(n=counted.count(), latency_us=counted.waited_us.sum())
+        .rename(bin="waited_bin")
+    )
 
 
 def _known(tables: tuple[Any, ...]) -> Any:
@@ -105,6 +109,7 @@ def _keys(rows: Any, plan: Plan) -> Any:
         over=_over(rows, plan.limits_us),
         bin=latency_bin(rows.latency_us),
         waited_bin=latency_bin(rows.end_us - rows.intended_us),
+        waited_us=rows.end_us - rows.intended_us,
         latency_us=rows.latency_us,
         is_late=((rows.start_us - rows.intended_us) > LATE_US).fill_null(False).cast("int64"),  # noqa: FBT003
     ).mutate(stale=lambda keyed: keyed.stale.fill_null(False).cast("int64"))  # noqa: FBT003

@@ -59,7 +59,7 @@ class Report(msgspec.Struct, frozen=True):
     shares: list[Share]
     dispersions: list[Dispersion]
     failures: list[Failures]
-    latencies: list[Latency]
+    latencies: list[Latency]  # from the actual start
     outputs: list[Outputs]
     outputs_applicable: bool
     checks: list[Check]
@@ -68,3 +68,4 @@ class Report(msgspec.Struct, frozen=True):
     alpha: float
     drifts: list[Drift] = []
     secondary: list[Secondary] = []
+    waited: list[Latency] = []  # the same answers from their intended start, which counts the wait for a late sender

@@ -31,6 +31,7 @@ KEYS = (
     "bin",
 )
 SUMS = ("n", "latency_us", "late")
+_WAITED = ("phase", "answered", "bin")
 _OF_ANSWERS = ["period", "phase", "window", "cohort", "answered", "over", "bin", "n", "latency_us"]
 
 
@@ -56,8 +57,8 @@ class Plan:
 class Tally:
     """Counts by `KEYS`: `n` requests, the sum of their latencies, and how many started late.
 
-    `waited`: successful answers that count, `n` by `phase`, `answered` and the `bin` of their latency from the intended
-    start, which is shown and never tested; None where it was not counted.
+    `waited`: successful answers that count, `n` and the sum of their latencies by `phase`, `answered` and `bin`, all
+    from the intended start; None where it was not counted.
     """
 
     cells: Any
@@ -66,7 +67,11 @@ class Tally:
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
             _sum([self.cells, other.cells], KEYS, SUMS),
-            _sum([one for one in (self.waited, other.waited) if one is not None], ("phase", "answered", "bin"), ("n",)),
+            _sum(
+                [one for one in (self.waited, other.waited) if one is not None],
+                ("phase", "answered", "bin"),
+                ("n", "latency_us"),
+            ),
         )
 
     @cached_property

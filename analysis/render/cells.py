@@ -15,6 +15,7 @@ from analysis.report import Report
 QUANTILES = ("p50", "p90", "p95", "p99")
 _LONG = 900
 _MOST_ROWS = 600
+_OF_LATENCY = ("phase", "arm", ">answers", ">mean", *(f">{q}" for q in QUANTILES))
 _UNFOLDED = 24
 
 
@@ -57,10 +58,11 @@ def sections(report: Report) -> list[Section]:
             pictures=("routes",),
             folded=len(report.shares) > _UNFOLDED,
         ),
+        *_waited(report),
         Section(
-            "Latency of successful answers",
-            ("phase", "arm", ">answers", ">mean", *(f">{q}" for q in QUANTILES)),
-            _most(_latencies(report)),
+            lines.ANSWERED.capitalize(),
+            _OF_LATENCY,
+            _most(_latencies(report.latencies)),
             pictures=("heat",),
             folded=len(report.latencies) > _UNFOLDED,
             told=[] if report.latencies else ["No judged request was answered."],
@@ -156,8 +158,15 @@ def _bar(share: Share) -> Markup:
     return Markup(f'<span class="bar" aria-hidden="true">{"".join(parts)}</span>')  # noqa: S704 - numbers only
 
 
-def _latencies(report: Report) -> Iterator[Sequence[Cell]]:
-    for row in report.latencies:
+def _waited(report: Report) -> Iterator[Section]:
+    """Latencies from the intended start, where there was one."""
+    if report.waited:
+        folded = len(report.waited) > _UNFOLDED
+        yield Section(lines.WAITED.capitalize(), _OF_LATENCY, _most(_latencies(report.waited)), folded=folded)
+
+
+def _latencies(found: Sequence[Latency]) -> Iterator[Sequence[Cell]]:
+    for row in found:
         yield [
             Cell(safe(row.phase)),
             Cell(safe(row.arm)),

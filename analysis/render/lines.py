@@ -69,6 +69,13 @@ def arm_name(arm: str) -> str:
     return safe(arm) if arm else "(unknown arm)"
 
 
+WAITED = "latency from the intended start"
+"""What a client that was promised a time has waited: the wait for a late sender included."""
+
+ANSWERED = "latency of successful answers"
+"""From the actual start, as the claims have it."""
+
+
 def quantile(row: Latency, name: str) -> str:
     """A quantile that the sample supports."""
     return words.milliseconds(row.quantiles_us[name]) if name in row.quantiles_us else "too few"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from analysis import words
+from analysis.findings import Latency
 from analysis.render import lines
 from analysis.render.text import safe
 from analysis.report import Report
@@ -23,7 +24,7 @@ def render_markdown(report: Report) -> str:
         _subject(report),
         _claims(report),
     ]
-    details = [_shares(report), _latencies(report), _failures(report), _tests(report), _checks(report), _other(report)]
+    details = [_shares(report), *_waits(report), _failures(report), _tests(report), _checks(report), _other(report)]
     return within_limit([part for part in head if part], [part for part in details if part])
 
 
@@ -93,16 +94,21 @@ def _shares(report: Report) -> str:
     return _folded("Shares", table(("phase", "cohort", "arm", "expected", "got", "interval"), rows))
 
 
-def _latencies(report: Report) -> str:
+def _waits(report: Report) -> list[str]:
+    """Both latencies."""
+    return [_latencies(lines.WAITED, report.waited), _latencies(lines.ANSWERED, report.latencies)]
+
+
+def _latencies(title: str, found: Sequence[Latency]) -> str:
     names = ("p50", "p90", "p95", "p99")
     rows = (
         (
             row.phase, row.arm, words.count(row.requests), words.milliseconds(row.mean_us),
             *(lines.quantile(row, name) for name in names),
         )
-        for row in report.latencies
+        for row in found
     )  # fmt: skip
-    return _folded("Latency of successful answers", table(("phase", "arm", "answers", "mean", *names), rows))
+    return _folded(title.capitalize(), table(("phase", "arm", "answers", "mean", *names), rows))
 
 
 def _failures(report: Report) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import words
-from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID
+from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID, Latency
 from analysis.render import lines
 from analysis.render.text import interval_bar, safe, spelt
 from analysis.report import Report
@@ -47,7 +47,8 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
     for table in (
         _claims(report, console),
         _shares(report, ascii_only=ascii_only, wide=console.width >= _WIDE),
-        _latencies(report),
+        _latencies(lines.WAITED, report.waited),
+        _latencies(lines.ANSWERED, report.latencies),
         _failures(report),
         _checks(report),
     ):
@@ -133,12 +134,10 @@ def _shares(report: Report, *, ascii_only: bool, wide: bool) -> Table:
     return table
 
 
-def _latencies(report: Report) -> Table:
+def _latencies(title: str, rows: Sequence[Latency]) -> Table:
     names = ("p50", "p90", "p95", "p99")
-    table = _table(
-        "latency of successful answers", "phase", "arm", "answers", "mean", *names, right=("answers", "mean", *names)
-    )
-    for row in report.latencies:
+    table = _table(title, "phase", "arm", "answers", "mean", *names, right=("answers", "mean", *names))
+    for row in rows:
         values = [lines.quantile(row, name) for name in names]
         mean = words.milliseconds(row.mean_us)
         table.add_row(*map(Text, [safe(row.phase), safe(row.arm), words.count(row.requests), mean, *values]))

@@ -69,7 +69,7 @@ def by_query(known, plan):
     keys = ["phase", "answered", "bin"]
     return (
         cells[[*KEYS, *SUMS]].sort_values(list(KEYS), ignore_index=True),
-        waited[[*keys, "n"]].sort_values(keys, ignore_index=True),
+        waited[[*keys, "n", "latency_us"]].sort_values(keys, ignore_index=True),
     )
 
 

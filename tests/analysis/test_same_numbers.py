@@ -85,7 +85,8 @@ def test_tables_for_people(subject, told, read):
         assert (number(got), number(got.split(" of ")[1])) == (near(share["share"]["estimate"]), share["requests"])
         low, high = next(cell for cell in cells if " to " in cell).split(" to ")
         assert (number(low), number(high)) == (near(share["share"]["low"]), near(share["share"]["high"]))
-    for cells, row in zip(tables["latency of successful answers"], told["latencies"], strict=True):
+    latencies = [*tables["latency of successful answers"], *tables["latency from the intended start"]]
+    for cells, row in zip(latencies, [*told["latencies"], *told["waited"]], strict=True):
         assert [cells[0], cells[1], number(cells[2])] == [row["phase"], row["arm"], row["requests"]]
         assert number(cells[3]) == pytest.approx(row["mean_us"], rel=0.006)
         for name, cell in zip(("p50", "p90", "p95", "p99"), cells[4:], strict=True):
