@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from analysis import failures, words
+from analysis import failures, secondary, words
 from analysis.stats import bernoulli, fixed, likelihood, multinomial, multiplicity
 from experiments.core.hypotheses import hypotheses
 from tests.analysis.counted import cell, tally_of
@@ -128,3 +128,28 @@ def test_no_failure_in_either_arm_says_what_it_does_bound():
     assert claim.state == "undecided"
     assert 0.02 < claim.interval.high < 0.5
     assert f"at most {words.points(claim.interval.high)} more often by now, not enough to tell" in claim.sentence
+
+
+def test_failures_given_exposure_are_those_of_the_e_process_of_the_arms_shares():
+    chosen = experiment(phases=[{"name": "split", "route": {"old": 70, "new": 30}, "for": 45.0}])
+    registered = hypotheses(chosen)
+    cells = [
+        cell(900, "old"),
+        cell(400, "new"),
+        cell(20, "old", outcome="http-503"),
+        cell(60, "new", outcome="http-503"),
+    ]
+    (found,) = [one for one in secondary.describe(tally_of(cells), registered) if one.name.startswith("failures given")]
+    logs = [
+        special.betaln(k * 0.3 + 60, k * 0.7 + 20)
+        - special.betaln(k * 0.3, k * 0.7)
+        - 60 * math.log(0.3)
+        - 20 * math.log(0.7)
+        for k in registered.concentrations
+    ]
+    assert found.p_value == pytest.approx(len(logs) / np.exp(logs).sum(), rel=1e-6)
+    assert (found.estimate, found.null_value) == (0.75, pytest.approx(0.3))
+    assert 0.3 < found.low < 0.75 < found.high
+    assert "in time" in found.assumption
+    # Nothing is said where nothing failed, or where cohorts get different shares.
+    assert not [one for one in secondary.describe(tally_of(cells[:2]), registered) if "exposure" in one.name]
