@@ -245,7 +245,8 @@ def _sentence(hypothesis: ErrorsHypothesis, baseline: str, found: Pair, judged: 
         return f"{rates}: at least {words.points(between.low)} more often; {allowed} is allowed."
     if state == SHOWN:
         return f"{rates}: at most {words.points(max(between.high or 0.0, 0.0))} more often; {allowed} is allowed."
-    return f"{rates}: not enough to tell whether it fails {allowed} more often."
+    bound = f"at most {words.points(between.high or 0.0)} more often by now, "
+    return f"{rates}: {bound}not enough to tell whether it fails {allowed} more often."
 
 
 def _need(found: Pair, margin: float, alpha: float, rate: float) -> Need | None:

@@ -16,7 +16,7 @@ from analysis.stats.bins import middle, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
 from analysis.stats.multiplicity import holm
 from analysis.tally import OK, Tally
-from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
+from analysis.trials import Trial, fewest, least, limit_trial, mean_trial, quantile_trial
 from experiments.core.hypotheses import Hypotheses, LatencyHypothesis, Look
 
 SHOWN_QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -49,7 +49,7 @@ class Compared:
     @property
     def fewest(self) -> int:
         """Answers of the arm that has fewer."""
-        return self.canary.n if self.hypothesis.limit_us else min(self.canary.n, self.baseline.n)
+        return int(fewest(self.hypothesis, self.canary.n, self.baseline.n))
 
     @property
     def batches(self) -> int:
@@ -167,7 +167,7 @@ def _look(one: Compared, look: Look, registered: Hypotheses) -> Seen | None:
     if one.batches < at:
         return None
     seen = one.until(at)
-    gate = _gate(seen) if seen.fewest >= _least(one.hypothesis) else None
+    gate = _gate(seen) if seen.fewest >= least(one.hypothesis) else None
     return Seen(seen, look, gate, _obstacle(seen, gate, registered))
 
 
@@ -178,11 +178,6 @@ def _gate(one: Compared) -> Trial | None:
     if hypothesis.measure == "mean":
         return mean_trial((one.canary, one.sums[0]), (one.baseline, one.sums[1]), 1 + hypothesis.margin)
     return quantile_trial(one.canary, one.baseline, hypothesis.quantile, 1 + hypothesis.margin)
-
-
-def _least(hypothesis: LatencyHypothesis) -> int:
-    """Answers of each arm without which nothing is said: ten beyond the quantile; for a mean, thirty."""
-    return 30 if hypothesis.measure == "mean" else needed(hypothesis.quantile)
 
 
 def _broken(seen: Sequence[Seen | None]) -> set[str]:
@@ -212,9 +207,9 @@ def _obstacle(one: Compared, gate: Trial | None, registered: Hypotheses) -> tupl
     hypothesis = one.hypothesis
     if hypothesis.phase is None:
         return VOID, f"no phase sends requests to {hypothesis.canary} and to {registered.baseline} at once"
-    least = _least(hypothesis)
-    if one.fewest < least:
-        return UNDECIDED, f"{measure_of(hypothesis)} takes at least {words.requests(least)} of each arm"
+    few = least(hypothesis)
+    if one.fewest < few:
+        return UNDECIDED, f"{measure_of(hypothesis)} takes at least {words.requests(few)} of each arm"
     if gate is None and one.baseline_is_zero:
         return VOID, f"the {measure_of(hypothesis)} of {registered.baseline} is 0: nothing is a multiple of that"
     if gate is None or gate.weather.batches < registered.min_batches:
@@ -395,7 +390,7 @@ def _first_need(one: Compared, registered: Hypotheses, gate: Trial | None, rates
     if not (one.hypothesis.phase and rate and one.fewest):
         return None
     length = registered.batch_seconds[one.hypothesis.phase]
-    more = (max(_least(one.hypothesis) / one.fewest, 1) - 1) * (one.canary.n + one.baseline.n) / rate
+    more = (max(least(one.hypothesis) / one.fewest, 1) - 1) * (one.canary.n + one.baseline.n) / rate
     batches = (registered.min_batches - one.batches) * length
     seconds = max(more, batches, _calm(one, gate, length), 0.0)
     return Need(math.ceil(seconds * rate), seconds)

@@ -1,22 +1,30 @@
-"""Statistics of latency beside the claims, each with what it assumes. No verdict rests on any of them."""
+"""Statistics beside the claims, each with what it assumes. No verdict rests on any of them."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
+from analysis import failures
 from analysis.findings import Secondary
 from analysis.latency import Compared, compare, name_of
+from analysis.stats import multinomial
 from analysis.stats.bands import band_sum, largest_gap
 from analysis.stats.bins import bin_of, lower_edge, middle
 from analysis.stats.exceedances import Floats, Histogram, needed
 from analysis.stats.quantiles import order_statistic_interval, quantile_sequence, two_sample_p
 from analysis.stats.ranks import aligned, brunner_munzel, shift_ratio, superiority_interval
 from analysis.tally import Tally
-from experiments.core.hypotheses import Hypotheses
+from experiments.core.hypotheses import ErrorsHypothesis, Hypotheses
 
 ALPHA = 0.05
 
 INDEPENDENT = "requests do not depend on one another in time; queues and garbage collection on one pod break it"
+
+EXPOSED = (
+    "every look; how often requests fail may change in time, but the shares of requests are as configured, each "
+    "failure is drawn for itself, and those of unknown arm are left out"
+)
 
 FIRST_LOOK = 100
 """Requests of an arm before which sequences say nothing, and for which they are tuned."""
@@ -34,6 +42,32 @@ def describe(tally: Tally, registered: Hypotheses) -> Iterator[Secondary]:
             yield from _of_pair(found, one.phase)
             for quantile in sorted({o.quantile for o in registered.latency if o.measure == "quantile"}):
                 yield from _of_quantile(found, one.phase, quantile, registered.baseline)
+    for errors in registered.errors:
+        yield from _given_exposure(tally, registered, errors)
+
+
+def _given_exposure(tally: Tally, registered: Hypotheses, one: ErrorsHypothesis) -> Iterator[Secondary]:
+    """Whose the failures are, given each arm's configured share of the requests: how often all fail does not matter.
+
+    Where cohorts have different shares, exposure depends on who asks, and nothing is said. Null: both arms fail alike
+    at any moment, however often that is. Source: Lindon & Malek 2022 (arXiv 2011.03567), time-varying Bernoulli.
+    """
+    here = [claim.shares for claim in registered.split if claim.phase == one.phase]
+    if one.phase is None or len(here) != 1 or any(other.phase == one.phase for other in registered.unconfigured):
+        return
+    shares, counts = here[0], failures.count(tally, one.phase)
+    arms = one.canary, registered.baseline
+    failed = [counts.get(arm, failures.Arm()).failed for arm in arms]
+    n, exposed = math.fsum(failed), math.fsum(shares[arm] for arm in arms)
+    if not n or not all(shares[arm] > 0 for arm in arms):
+        return
+    split = multinomial.observe([failed], [shares[arm] / exposed for arm in arms], registered.concentrations)
+    low, high = multinomial.share_interval(split, 0, ALPHA)
+    yield Secondary(
+        phase=one.phase, arm=one.canary, name="failures given exposure: part that is the canary's",
+        estimate=failed[0] / n, low=low, high=high, level=1 - ALPHA, unit="share",
+        null_value=shares[one.canary] / exposed, p_value=math.exp(-max(split.log_e, 0.0)), assumption=EXPOSED,
+    )  # fmt: skip
 
 
 def _counted(arm: Histogram) -> tuple[Floats, Floats]:

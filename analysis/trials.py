@@ -8,8 +8,22 @@ import numpy as np
 
 from analysis.stats.batches import Weather
 from analysis.stats.bins import middle
-from analysis.stats.exceedances import Histogram, quantile_ratio, share_beyond
+from analysis.stats.exceedances import Histogram, needed, quantile_ratio, share_beyond
 from analysis.stats.means import Sums, mean_ratio, variance_of
+from experiments.core.hypotheses import LatencyHypothesis
+
+LEAST_FOR_MEAN = 30
+"""Answers of each arm below which a mean is not judged."""
+
+
+def least(hypothesis: LatencyHypothesis) -> int:
+    """Answers of each arm that counts without which nothing is said: ten beyond the quantile; for a mean, thirty."""
+    return LEAST_FOR_MEAN if hypothesis.measure == "mean" else needed(hypothesis.quantile)
+
+
+def fewest(hypothesis: LatencyHypothesis, canary: float, baseline: float) -> float:
+    """Answers of the arm that has fewer, of the arms that count: an absolute limit is about the canary alone."""
+    return canary if hypothesis.limit_us is not None else min(canary, baseline)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from analysis.judge import examine
 from analysis.latency import compare
 from analysis.stats import distributions
 from analysis.stats.bins import lower_edge, quantile_bin
-from analysis.stats.exceedances import Histogram, needed
+from analysis.stats.exceedances import Histogram
+from analysis.trials import least
 from analysis.validity import Evidence
 from experiments.core.errors import SplitproofError
 from experiments.core.records import RunDir
@@ -100,10 +101,10 @@ def _latency(seen: Evidence) -> Mapping[str, Past]:
     found = {}
     for claim in seen.registered.latency:
         one = compare(seen.tally, claim, seen.registered.baseline)
-        if claim.phase and min(one.canary.n, one.baseline.n) >= needed(claim.quantile):
+        if claim.phase and one.fewest >= least(claim):
             seconds = seen.registered.batch_seconds[claim.phase]
-            allowed = claim.margin if claim.limit_us is None else math.inf
-            found[claim.id] = past(one.canary, one.baseline, (claim.quantile, allowed), seconds)
+            other = one.baseline if claim.limit_us is None else one.canary  # a limit is about the canary alone
+            found[claim.id] = past(one.canary, other, (claim.quantile, claim.margin), seconds)
     return found
 
 
@@ -121,6 +122,8 @@ def past(canary: Histogram, baseline: Histogram, claim: tuple[float, float], sec
     ours, theirs = shape(canary), shape(baseline)
     at = [lower_edge(quantile_bin(arm.bins, arm.counts.sum(axis=0), quantile)) for arm in (canary, baseline)]
     ratio = float(at[0] / at[1]) if at[1] > 0 else np.inf
+    if baseline is canary:
+        return Past(ours, ours, wander, "latencies as there")
     if ratio < 1 + margin:
         return Past(ours, theirs, wander, f"latencies as there, {ratio:.2f} times the baseline's")
     return Past(theirs, theirs, wander, "latencies as the baseline's there")

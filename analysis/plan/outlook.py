@@ -11,7 +11,7 @@ from analysis.plan.model import POWER, Outlook, Plan
 from analysis.plan.power import Chance, comparison, errors_chance, latency_chance, split_chance
 from analysis.plan.setting import Claim, Setting, by_arm, cohorts_of, duration, expected, setting
 from analysis.stats import distributions
-from analysis.stats.exceedances import needed
+from analysis.trials import fewest, least
 from experiments.core import home
 from experiments.core.hypotheses import SHORTEST_BATCH_SECONDS, ErrorsHypothesis, LatencyHypothesis, SplitHypothesis
 from experiments.core.spec import Experiment
@@ -96,8 +96,8 @@ def multiple_of(here: Setting, claim: Claim, start: float = 1.0) -> float | None
 
 def floor(here: Setting, claim: LatencyHypothesis) -> float:
     """The multiple below which a latency claim is not judged at all: too few answers, or too few batches."""
-    fewest = min(by_arm(here, claim).values())
-    by_size = 1.1 * needed(claim.quantile) / fewest if fewest else LARGEST
+    few = fewest(claim, *by_arm(here, claim).values())
+    by_size = 1.1 * least(claim) / few if few else LARGEST
     by_time = here.registered.min_batches * SHORTEST_BATCH_SECONDS / duration(here, claim.phase or "")
     return max(by_size, by_time)
 

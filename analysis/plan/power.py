@@ -13,8 +13,8 @@ from analysis.plan.setting import Setting, by_arm, duration, expected
 from analysis.split import Counts, judge_counts
 from analysis.stats import distributions
 from analysis.stats.bins import bin_of, lower_edge, middle
-from analysis.stats.exceedances import Histogram, needed
-from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
+from analysis.stats.exceedances import Histogram
+from analysis.trials import Trial, fewest, least, limit_trial, mean_trial, quantile_trial
 from experiments.core.hypotheses import ErrorsHypothesis, Hypotheses, LatencyHypothesis, SplitHypothesis, batch_seconds
 
 NODES = 5
@@ -137,15 +137,12 @@ def _pair(random: np.random.Generator, size: tuple[float, float], rates: tuple[f
 class Comparison:
     """What the latency test will see: answers of each arm, time batches, and where latencies come from."""
 
-    quantile: float
-    margin: float
+    claim: LatencyHypothesis
     canary: float
     baseline: float
     batches: int
     seconds: float
     past: Past
-    measure: str = "quantile"
-    limit_us: int | None = None
 
 
 def comparison(here: Setting, claim: LatencyHypothesis, multiple: float) -> Comparison:
@@ -156,8 +153,7 @@ def comparison(here: Setting, claim: LatencyHypothesis, multiple: float) -> Comp
     known = here.past.latency.get(claim.id) or unknown_past()
     canary, baseline = (multiple * n for n in arms.values())
     batches = math.floor(length / seconds + 1e-9)
-    sizes = canary, baseline, batches, seconds
-    return Comparison(claim.quantile, claim.margin, *sizes, known, claim.measure, claim.limit_us)
+    return Comparison(claim, canary, baseline, batches, seconds, known)
 
 
 def unknown_past() -> Past:
@@ -170,7 +166,7 @@ def latency_chance(here: Setting, claim: LatencyHypothesis, multiple: float) -> 
     """The chance at a multiple of the phase's length, by drawn histograms through the test itself."""
     what = comparison(here, claim, multiple)
     registered = here.registered
-    if what.batches < registered.min_batches or min(what.canary, what.baseline) < needed(claim.quantile):
+    if what.batches < registered.min_batches or fewest(claim, what.canary, what.baseline) < least(claim):
         return Chance(0.0)
     random = np.random.default_rng(1)
     return simulated(latency_shown(what, registered, random) for _ in range(here.draws))
@@ -182,7 +178,7 @@ def latency_shown(what: Comparison, registered: Hypotheses, random: np.random.Ge
         draw(shape, (n, what.batches), what.past.wander / what.seconds, random)
         for shape, n in ((what.past.canary, what.canary), (what.past.baseline, what.baseline))
     )
-    if min(canary.n, baseline.n) < needed(what.quantile):
+    if fewest(what.claim, canary.n, baseline.n) < least(what.claim):
         return False
     found = _trial(what, canary, baseline)
     if found is None or found.weather.batches < registered.min_batches or found.weather.endless:
@@ -192,13 +188,14 @@ def latency_shown(what: Comparison, registered: Hypotheses, random: np.random.Ge
 
 def _trial(what: Comparison, canary: Histogram, baseline: Histogram) -> Trial | None:
     """The test that will judge; of an absolute limit, the share of the canary's answers beyond it."""
-    if what.limit_us is not None:
-        over = canary.counts[:, lower_edge(canary.bins) >= what.limit_us].sum(axis=1)
-        return limit_trial(canary, over, 1 - what.quantile)
-    if what.measure == "mean":
+    claim = what.claim
+    if claim.limit_us is not None:
+        over = canary.counts[:, lower_edge(canary.bins) >= claim.limit_us].sum(axis=1)
+        return limit_trial(canary, over, 1 - claim.quantile)
+    if claim.measure == "mean":
         first, second = (one.counts @ middle(one.bins) for one in (canary, baseline))
-        return mean_trial((canary, first), (baseline, second), 1 + what.margin)
-    return quantile_trial(canary, baseline, what.quantile, 1 + what.margin)
+        return mean_trial((canary, first), (baseline, second), 1 + claim.margin)
+    return quantile_trial(canary, baseline, claim.quantile, 1 + claim.margin)
 
 
 def draw(shape: Shape, size: tuple[float, int], variance: float, random: np.random.Generator) -> Histogram:

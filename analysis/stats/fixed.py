@@ -2,14 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from analysis.stats import distributions
 
 EXACT_UP_TO = 1000
 """Two arms with no more requests than this get the exact binomial test; otherwise Pearson's χ²."""
+
+
+MOST_OUTCOMES = 20_000
+"""Three and more arms get the exact multinomial test where there are no more outcomes than this: some milliseconds."""
 
 
 def _counted(hits: float, n: float) -> bool:
@@ -88,7 +94,33 @@ def shares_p_value(counts: Sequence[float], shares: Sequence[float]) -> tuple[st
         return "exact binomial", distributions.binomial_two_sided(hits, round(total), share)
     expected = np.array([share for _, share in positive])
     observed = np.array([count for count, _ in positive])
+    if total <= EXACT_UP_TO and math.comb(round(total) + len(positive) - 1, len(positive) - 1) <= MOST_OUTCOMES:
+        return "exact multinomial", _exact_multinomial([round(count) for count in observed.tolist()], expected.tolist())
     return "Pearson chi-square", _pearson(observed, expected / expected.sum() * total)[1]
+
+
+def _exact_multinomial(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """The chance of counts at most as likely as these, by adding up all outcomes: the exact test of positive shares.
+
+    Null: each request goes to arm i with probability shareᵢ, independently; one look. Sticky clients and looking
+    repeatedly break it. There are C(n + k − 1, k − 1) outcomes, and each is worked out: for small n only. With
+    two arms it is the exact binomial test. Shares are scaled to sum to 1.
+
+    >>> round(_exact_multinomial([0, 2, 0], [0.5, 0.25, 0.25]), 4)  # 1/16 twice: all else is likelier
+    0.125
+    """
+    n, parts = sum(counts), len(counts)
+    bars = np.array(list(combinations(range(n + parts - 1), parts - 1)), dtype=np.int64).reshape(-1, parts - 1)
+    ends = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), n + parts - 1)])
+    outcomes = np.diff(ends, axis=1) - 1
+    weights = np.asarray(shares, dtype=np.float64) / math.fsum(shares)
+
+    def log_chance(each: Any) -> Any:
+        return math.lgamma(n + 1) + (special.xlogy(each, weights) - special.gammaln(each + 1)).sum(axis=-1)
+
+    logs = log_chance(outcomes)
+    likely = logs <= log_chance(np.asarray(counts)) + 1e-9
+    return min(float(np.exp(logs[likely]).sum()), 1.0)
 
 
 def jeffreys(hits: float, n: float, alpha: float) -> tuple[float, float]:

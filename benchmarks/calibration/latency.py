@@ -10,7 +10,8 @@ Carlo. Noise is AR(1) in steps of 0.1 s, on the log scale, with the given part o
 between requests. SECONDS bounds each cell's time.
 
 The second table: batches of ten correlation lengths, 40 of them or more, and a canary slower by twice the planned
-effect, which is what has 80 % power by the spread of the estimate in runs like these ("an earlier run").
+effect, which is what has 80 % power by the spread of the estimate in runs like these ("an earlier run"). The third:
+registered looks with alpha spending.
 """
 
 import math
@@ -25,6 +26,8 @@ from analysis.stats.batches import MANY
 from analysis.stats.bins import bin_of, lower_edge, middle
 from analysis.stats.exceedances import Histogram
 from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
+from experiments.core.hypotheses import ALPHA as LEVEL
+from experiments.core.hypotheses import LATENCY_PART, MIN_BATCHES, looks
 
 STEP = 0.1
 ALPHA = 0.025
@@ -91,6 +94,16 @@ LONG = (
     Cell(20, 40, 5, 0.5, "bursts"),
     Cell(20, 60, 3, 0.95, "iid"),
 )
+
+
+LOOKED = (
+    (Cell(8, 21, 3, 0.5, "iid"), 10),
+    (Cell(8, 21, 3, 0.5, "iid"), 16),
+    (Cell(8, 21, 3, 0.5, "per-arm", 0.9), 10),
+    (Cell(8, 21, 3, 0.5, "per-arm", 0.9), 16),
+    (Cell(20, 21, 3, 0.95, "per-arm", 0.9), 16),
+)
+"""Cells with the batches after which a first look comes: about half, where a run's is, and three quarters."""
 
 
 def level(cell: Cell, random: np.random.Generator, steps: int) -> np.ndarray:
@@ -234,6 +247,42 @@ def power(runs: int, seconds: float) -> None:
         )
 
 
+def looked_at(cell: Cell, first: int, runs: int, seed: int) -> tuple[float, float]:
+    """Shares of runs that are broken, and shown, at any of two registered looks: after `first` batches, and at the end.
+
+    Alphas, tests and floors are those of a run with one latency claim; both answers are wrong: the arms are identical,
+    and the margin is none.
+    """
+    random, found = np.random.default_rng(seed), []
+    for _ in range(runs):
+        whole = simulate(cell, random)
+        broken = shown = False
+        for look in looks(LEVEL * LATENCY_PART, (first / cell.batches, 1.0)):
+            batches = round(look.fraction * cell.batches)
+            seen, _ = trial(cell, *(Histogram(one.bins, one.counts[:batches]) for one in whole))
+            if seen is None or seen.weather.endless or seen.weather.batches < MIN_BATCHES:
+                continue
+            broken |= seen.p_above <= look.alpha
+            shown |= seen.p_below <= look.alpha
+        found.append((broken, shown))
+    broken_part, shown_part = np.mean(found, axis=0)
+    return float(broken_part), float(shown_part)
+
+
+def spending(runs: int) -> None:
+    """The table of registered looks."""
+    level = LEVEL * LATENCY_PART
+    error = math.sqrt(level * (1 - level) / runs)
+    print(f"\nTwo registered looks, {level:g} a side for both together (s.e. {error:.4f}).\n")
+    print("| load | batches | of | noise | looks after | alpha at each | runs | ever broken | ever shown |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for index, (cell, first) in enumerate(LOOKED):
+        alphas = ", ".join(f"{look.alpha:.5f}" for look in looks(level, (first / cell.batches, 1.0)))
+        broken, shown = looked_at(cell, first, runs, 300 + index)
+        at = f"{first}, {cell.batches}"
+        print(f"{name(cell)} | {at} | {alphas} | {runs} | {broken:.4f} | {shown:.4f} |", flush=True)
+
+
 def bootstrap(runs: int) -> None:
     """p95 +20 % with 600 lognormal requests an arm, against a per-request bootstrap of the ratio of quantiles."""
     random, ours, theirs = np.random.default_rng(9), 0, 0
@@ -256,6 +305,7 @@ def main() -> None:
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else math.inf
     levels(runs, seconds)
     power(runs, seconds)
+    spending(runs)
     bootstrap(min(runs, 400))
 
 

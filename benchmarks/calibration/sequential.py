@@ -267,6 +267,58 @@ def _asked(
     return told >= -math.log(ALPHA)
 
 
+@dataclass(frozen=True)
+class WaveCase:
+    """Failures that come and go in both arms alike: the rate and the canary's weight in each tenth of the looks."""
+
+    name: str
+    rates: tuple[float, ...]
+    weights: tuple[float, ...] = (0.3,) * 10
+
+
+WAVE = (0.001, 0.3, 0.001, 0.3, 0.001, 0.3, 0.001, 0.3, 0.001, 0.3)
+WAVES = (
+    WaveCase("0.05 in both", (0.05,) * 10),
+    WaveCase("0.001 and 0.3 in turn in both", WAVE),
+    WaveCase("0.001, then 0.3, in both; canary 10 %, then 50 %", (0.001,) * 5 + (0.3,) * 5, (0.1,) * 5 + (0.5,) * 5),
+)
+
+
+def wave_alarms(case: WaveCase, runs: int) -> tuple[float, float, float]:
+    """Shares of runs that ever say that the canary fails more, or otherwise, where both arms fail alike.
+
+    By the difference of rates; by the failures given exposure, each tenth by its weight; and by those given one weight.
+    """
+    random, tenth = np.random.default_rng(6), np.arange(LOOKS) * 10 // LOOKS
+    rate, weight = np.array(case.rates)[tenth], np.array(case.weights)[tenth]
+    n = random.binomial(EVERY, weight, (runs, LOOKS))
+    x, y = random.binomial(n, rate), random.binomial(EVERY - n, rate)
+    all_n = n.cumsum(1).astype(np.float64)
+    arms = [
+        (all_n, x.cumsum(1).astype(np.float64)),
+        (EVERY * np.arange(1, LOOKS + 1) - all_n, y.cumsum(1).astype(np.float64)),
+    ]
+    failed = np.stack([x, y], axis=-1).astype(np.float64)
+    logs = np.zeros((runs, LOOKS))
+    for share in dict.fromkeys(case.weights):  # one e-process for each weight, and their product
+        own = (failed * (weight == share)[None, :, None]).cumsum(1)
+        logs += _given(own, share)
+    pooled = _given(failed.cumsum(1), float(weight.mean()))
+    found = [_beyond(arms, 0.0, 1), logs, pooled]
+    for run, look in enumerate(pooled.argmax(axis=1)):
+        told = multinomial.observe(
+            [failed.cumsum(1)[run, look].tolist()], [weight.mean(), 1 - weight.mean()], CONCENTRATIONS
+        )
+        assert abs(told.log_e - pooled[run, look]) < 1e-6 * max(1.0, abs(told.log_e)), case.name
+    first, second, third = ((one.max(axis=1) >= -math.log(ALPHA)).mean() for one in found)
+    return float(first), float(second), float(third)
+
+
+def _given(failed: Floats, share: float) -> Floats:
+    shares = np.array([share, 1 - share])
+    return np.asarray(log_mixture([failed], shares, CONCENTRATIONS) - (failed * np.log(shares)).sum(-1))
+
+
 def median_stop(expected: float, true: float, last: int, runs: int) -> tuple[float, float, float]:
     """Requests until the configured share is refuted: the median, with ± 2 s.e. of its rank.
 
@@ -305,6 +357,9 @@ def main() -> None:
     print("\n| failures: true | ever called more | ever called less than allowed |\n|---|---|---|")
     for one in FAILURES:
         print(f"| {one.name} | {' | '.join(map(_cell, failure_alarms(one, runs)))} |", flush=True)
+    print("\n| failures alike in both | difference of rates | given exposure | given one exposure |\n|---|---|---|---|")
+    for wave in WAVES:
+        print(f"| {wave.name} | {' | '.join(map(_cell, wave_alarms(wave, runs)))} |", flush=True)
     print("\n| configured → true | median requests to refute | ± 2 s.e. |\n|---|---|---|")
     for expected, true, last in ((0.7, 0.71, 60_000), (0.9, 0.8, 2000), (0.7, 0.3, 500)):
         middle, low, high = median_stop(expected, true, last, runs)

@@ -6,20 +6,23 @@ import msgspec
 import numpy as np
 import pytest
 
+from analysis import latency, trials
 from analysis.findings import SHOWN
 from analysis.judge import judge
 from analysis.plan import plan
 from analysis.plan.command import probability
 from analysis.plan.designs import compare
 from analysis.plan.history import SPREAD, History, batch_variance, newest
-from analysis.plan.outlook import chance_at, multiple_of
+from analysis.plan.outlook import chance_at, floor, multiple_of
 from analysis.plan.power import split_chance
 from analysis.plan.setting import expected, setting
 from analysis.split import Counts, judge_counts
 from analysis.stats.bins import bin_of
 from analysis.stats.exceedances import Histogram
+from analysis.trials import least
 from experiments.core import hypotheses, reading
 from experiments.core.errors import ExperimentError
+from tests.analysis.counted import cell, tally_of
 from tests.analysis.synthetic import Truth, experiment, write_run
 
 
@@ -112,6 +115,45 @@ def test_what_is_said_to_be_needed_gives_the_power_that_was_asked_for():
         # Around there: with the number of coarse groups of batches, the power of a latency claim goes in steps.
         near = [chance_at(here, claim, factor * multiple).value for factor in (0.9, 1.0, 1.1)]
         assert sum(near) / len(near) == pytest.approx(0.8, abs=0.12)
+
+
+MEASURES = {
+    "p95": {"limit": "< 1000ms"},  # 200 answers, of the canary alone
+    "mean": {"margin": 9.0},  # 30 of each arm, and not the 20 of a median
+}
+
+
+@pytest.mark.parametrize(("measure", "fewest"), [("p95", 200), ("mean", 30)])
+@pytest.mark.parametrize("canary_has_fewer", [False, True])
+def test_a_plan_asks_for_the_answers_that_the_judge_asks_for(measure, fewest, canary_has_fewer):
+    """Just enough answers of the arms that count, and just too few: as the judge says, so does the plan."""
+    chosen = one_phase(latency={measure: MEASURES[measure]})
+    here = setting(chosen, History(), 0.8, 20)
+    (claim,) = here.registered.latency
+    numbers = (
+        {"new": fewest, "old": 15 if measure == "p95" else 500}
+        if not canary_has_fewer
+        else {"new": fewest - 1, "old": 500}
+    )
+    cells = [cell(n // 16 + (w < n % 16), arm, window=w) for arm, n in numbers.items() for w in range(16)]
+    ((judged,), _) = latency.judge(tally_of([one for one in cells if one["n"]]), here.registered, {"everyone": 8.0})
+    enough = least(claim) <= trials.fewest(claim, numbers["new"], numbers["old"])
+    assert ("takes at least" in judged.reason) == (not enough) == canary_has_fewer
+    # The plan's floor is a tenth more, as draws may have fewer.
+    share = {"new": 0.3, "old": 0.7}
+    counting = share["new"] if measure == "p95" else min(share.values())
+    whole = expected(here, "split", list(chosen.cohorts))
+    assert floor(here, claim) == pytest.approx(max(1.1 * fewest / (counting * whole), 8 / 40))
+
+
+def test_a_limit_is_planned_for_without_answers_of_the_baseline():
+    phases = [{"name": "split", "route": {"old": 1, "new": 99}, "for": 40.0}]
+    chosen = experiment(
+        phases=phases, load={"arrivals": 30.0, "warmup": 0.0}, claims={"latency": {"p95": {"limit": "< 1000ms"}}}
+    )
+    here = setting(chosen, History(), 0.8, 20)
+    (claim,) = here.registered.latency
+    assert chance_at(here, claim, 1.0).value > 0.9
 
 
 @pytest.mark.slow

@@ -1,0 +1,155 @@
+"""Closed forms worked out a second, naive way: by enumeration, by a plain loop, by simulation or by another library."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from analysis import failures, secondary, words
+from analysis.stats import bernoulli, fixed, likelihood, multinomial, multiplicity
+from experiments.core.hypotheses import hypotheses
+from tests.analysis.counted import cell, tally_of
+from tests.analysis.synthetic import experiment
+
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+@given(st.lists(st.integers(0, 6), min_size=3, max_size=4), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_exact_multinomial_is_the_sum_over_every_sequence_of_counts(counts, seed):
+    shares = np.random.default_rng(seed).dirichlet(np.ones(len(counts)) * 3)
+    n = sum(counts)
+    law = stats.multinomial(n, shares)
+    all_counts = [one for one in itertools.product(range(n + 1), repeat=len(counts)) if sum(one) == n]
+    chances = law.pmf(np.array(all_counts))
+    naive = chances[chances <= law.pmf(counts) * (1 + 1e-9)].sum()
+    assert fixed._exact_multinomial(counts, shares.tolist()) == pytest.approx(naive, rel=1e-6)
+
+
+def test_three_arms_are_tested_exactly_while_that_is_cheap():
+    assert fixed.shares_p_value([5, 3, 0], [0.6, 0.3, 0.1])[0] == "exact multinomial"
+    assert fixed.shares_p_value([600, 300, 100], [0.6, 0.3, 0.1])[0] == "Pearson chi-square"
+    assert fixed.shares_p_value([1] * 50, [0.02] * 50)[0] == "Pearson chi-square"
+    two = fixed._exact_multinomial([7, 13], [0.5, 0.5])
+    assert two == pytest.approx(stats.binomtest(7, 20, 0.5).pvalue)
+
+
+@given(P_VALUES, st.sampled_from((0.01, 0.05, 0.2, 0.5)))
+@settings(deadline=None)
+def test_holm_is_the_closure_of_bonferroni(p_values, alpha):
+    """A null is rejected where each set that it is in has a p-value of at most alpha over its size."""
+    every = range(len(p_values))
+    sets = [one for size in every for one in itertools.combinations(every, size + 1)]
+    naive = [all(min(p_values[i] for i in one) * len(one) <= alpha for one in sets if index in one) for index in every]
+    assert multiplicity.holm(p_values, alpha) == naive
+
+
+@given(P_VALUES, st.sampled_from((0.01, 0.05, 0.2, 0.5)))
+@settings(deadline=None)
+def test_benjamini_and_hochberg_reject_the_largest_set_that_pays_for_itself(p_values, rate):
+    """Every set of rejections below a threshold is tried: at most rate × (its size) of them expected by chance."""
+    good = [t for t in p_values if t * len(p_values) <= rate * sum(p <= t for p in p_values)]
+    naive = [bool(good) and p <= max(good) for p in p_values]
+    found = multiplicity.benjamini_hochberg(p_values, rate)
+    assert found == naive
+    logs = [-math.log(max(p, 1e-300)) for p in p_values]
+    assert sum(multiplicity.e_benjamini_hochberg(logs, rate)) == sum(found)
+    assert sum(multiplicity.e_holm(logs, rate)) == sum(multiplicity.holm(p_values, rate))
+
+
+@given(st.integers(0, 10**5), st.floats(1e-3, 1e5))
+@settings(deadline=None)
+def test_deviance_is_that_of_poisson_counts(hits, expected):
+    naive = stats.poisson.logpmf(hits, hits) - stats.poisson.logpmf(hits, expected) if hits else expected
+    assert likelihood.deviance(hits, expected) == pytest.approx(naive, rel=1e-6, abs=1e-6)
+
+
+def log_beta_evidence(n, hits, weight, p):
+    """The mixture of "never" and Beta(½, ½) against one rate, as the textbook has it."""
+    spread = (1 - weight) * math.exp(special.betaln(hits + 0.5, n - hits + 0.5) - special.betaln(0.5, 0.5))
+    fit = special.xlogy(hits, p) + special.xlog1py(n - hits, -p)
+    return math.log(spread + (weight if hits == 0 else 0.0)) - fit
+
+
+@given(st.integers(1, 300), st.floats(0, 1), st.sampled_from((0.0, 0.75)), st.sampled_from((0.0125, 0.05)))
+@settings(max_examples=40, deadline=None)
+def test_a_rate_interval_is_what_a_fine_grid_of_rates_does_not_refute(n, part, weight, alpha):
+    hits = round(n * part)
+    low, high = bernoulli.rate_interval(bernoulli.observe(n, hits, weight), alpha)
+    grid = (np.arange(2000) + 0.5) / 2000
+    kept = [p for p in grid.tolist() if log_beta_evidence(n, hits, weight, p) < -math.log(alpha)]
+    assert low == pytest.approx(min(kept), abs=1 / 1000)
+    assert high == pytest.approx(max(kept), abs=1 / 1000)
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.floats(0.5, 6))
+@settings(max_examples=40, deadline=None)
+def test_a_divergence_interval_is_what_a_fine_grid_keeps(n, part, most):
+    hits = round(n * part)
+    grid = (np.arange(4000) + 0.5) / 4000
+    own = special.xlogy(hits, hits / n) + special.xlogy(n - hits, 1 - hits / n)
+    kept = grid[own - special.xlogy(hits, grid) - special.xlog1py(n - hits, -grid) <= most]
+    low, high = likelihood.divergence_interval(n, hits, most)
+    assert low == pytest.approx(kept.min(), abs=1 / 2000)
+    assert high == pytest.approx(kept.max(), abs=1 / 2000)
+
+
+@given(st.lists(st.integers(0, 300), min_size=2, max_size=4), st.floats(0, 0.9), st.floats(0.02, 0.3))
+@settings(max_examples=40, deadline=None)
+def test_log_e_outside_is_the_least_over_the_margin(counts, low, width):
+    shares = [1 / len(counts)] * len(counts)
+    split, n = multinomial.observe([counts], shares, [15.0, 700.0]), sum(counts)
+    high = min(low + width, 1.0)
+    grid = np.linspace(max(low, 1e-12), min(high, 1 - 1e-12), 2001)
+    rest = n - counts[0]
+    own = special.xlogy(counts[0], counts[0] / max(n, 1)) + special.xlogy(rest, rest / max(n, 1))
+    naive = split.log_peak + (own - special.xlogy(counts[0], grid) - special.xlog1py(rest, -grid)).min()
+    assert multinomial.log_e_outside(split, 0, low, high) == pytest.approx(naive, rel=1e-3, abs=2e-2)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.floats(0, 1), st.floats(0, 1), st.sampled_from((0.0, 0.1)))
+@settings(max_examples=30, deadline=None)
+def test_log_e_above_is_the_least_over_all_smaller_differences(n, m, p, q, margin):
+    first, second = bernoulli.observe(n, round(n * p)), bernoulli.observe(m, round(m * q))
+    found = bernoulli.log_e_above(first, second, margin)
+    smaller = np.linspace(margin, -0.99, 120).tolist()
+    naive = min(bernoulli.log_e_difference(first, second, one) for one in smaller)
+    assert max(found, 0.0) <= max(naive, 0.0) + 1e-6
+
+
+def test_no_failure_in_either_arm_says_what_it_does_bound():
+    """The sentence of the undecided claim gives the bound of its interval."""
+    tally = tally_of([cell(30, "new"), cell(90, "old")])
+    ((claim,), _) = failures.judge(tally, hypotheses(experiment()), 0.0, {"everyone": 10.0})
+    assert claim.state == "undecided"
+    assert 0.02 < claim.interval.high < 0.5
+    assert f"at most {words.points(claim.interval.high)} more often by now, not enough to tell" in claim.sentence
+
+
+def test_failures_given_exposure_are_those_of_the_e_process_of_the_arms_shares():
+    chosen = experiment(phases=[{"name": "split", "route": {"old": 70, "new": 30}, "for": 45.0}])
+    registered = hypotheses(chosen)
+    cells = [
+        cell(900, "old"),
+        cell(400, "new"),
+        cell(20, "old", outcome="http-503"),
+        cell(60, "new", outcome="http-503"),
+    ]
+    (found,) = [one for one in secondary.describe(tally_of(cells), registered) if one.name.startswith("failures given")]
+    logs = [
+        special.betaln(k * 0.3 + 60, k * 0.7 + 20)
+        - special.betaln(k * 0.3, k * 0.7)
+        - 60 * math.log(0.3)
+        - 20 * math.log(0.7)
+        for k in registered.concentrations
+    ]
+    assert found.p_value == pytest.approx(len(logs) / np.exp(logs).sum(), rel=1e-6)
+    assert (found.estimate, found.null_value) == (0.75, pytest.approx(0.3))
+    assert 0.3 < found.low < 0.75 < found.high
+    assert "in time" in found.assumption
+    # Nothing is said where nothing failed, or where cohorts get different shares.
+    assert not [one for one in secondary.describe(tally_of(cells[:2]), registered) if "exposure" in one.name]
