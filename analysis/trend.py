@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from analysis.judge import judge
+from analysis.patience import patience
 from analysis.publish import show, write
 from analysis.render import lines
 from analysis.render.html import render_comparison
@@ -16,11 +17,9 @@ from analysis.render.json_report import rounded
 from analysis.render.markdown import table, text, within_limit
 from analysis.render.terminal import print_trend
 from analysis.report import Report
-from experiments.core import command
 from experiments.core.records import RunDir
 
 SCHEMA_VERSION = 1
-_SAID_ABOVE = 2
 
 Row = dict[str, Any]
 
@@ -36,10 +35,10 @@ def compare(runs: Sequence[RunDir], wanted: Mapping[str, Path], *, quiet: bool =
     if unknown:
         raise click.UsageError(f"--{unknown[0]} shows one run; name one, or ask for {', '.join(sorted(RENDERERS))}.")
     reports = []
-    for run in runs:
-        if len(runs) > _SAID_ABOVE:
-            command.say(f"judging {run.path}")
-        reports.append(judge(run))
+    with patience() as told:
+        for run in runs:
+            told.doing(f"judging {run.path}")
+            reports.append(judge(run))
     if not write(dict(wanted), lambda form: RENDERERS[form](reports)):
         for report in reports if quiet else []:
             show(report, quiet=True)

@@ -131,7 +131,7 @@ def question(report: Report) -> str:
 
 
 def page(template: str, values: dict[str, Any], made: Drawn) -> str:
-    """A page of ours, small enough: still pictures are left out from the last on, then live ones; two of each stay."""
+    """A page of ours, small enough: still pictures are left out from the last on, but for two, then whole ones."""
     drawn = [picture for picture, _ in made.result()]
     stills = [drawing.shown(svg) for _, svg in made.result()]
     alive = bool(drawn)
@@ -141,7 +141,7 @@ def page(template: str, values: dict[str, Any], made: Drawn) -> str:
             for one, svg in zip(drawn, stills, strict=True)
         ]
         whole = _filled(template, {**values, "pictures": shown}, drawn)
-        if len(whole.encode()) < LIMIT_BYTES or len(drawn) <= _LEAST:
+        if len(whole.encode()) < LIMIT_BYTES or not drawn:
             return whole
         if any(stills[_LEAST:]):
             stills[max(place for place, svg in enumerate(stills) if svg)] = ""
