@@ -32,6 +32,7 @@ class Rate:
 def observe(n: float, hits: float, zero_weight: float = ZERO_WEIGHT) -> Rate:
     """A mixture of two bets: that there is never an event, and Beta(½, ½) over rates (Krichevsky & Trofimov 1981).
 
+    Null of each rate: every request is an event with this probability, whatever went before; bursts break it.
     What are no counts (negative, infinite, more hits than requests) is as if nothing had been seen.
 
     >>> round(observe(100, 0).log_peak, 3)

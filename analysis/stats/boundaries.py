@@ -83,6 +83,8 @@ def beta_binomial_bound(
 ) -> float:
     """The sum that is reached at intrinsic time v, ever, with chance at most alpha (HRMS, proposition 7).
 
+    For steps in [−g, h] whose mean, whatever went before, is 0; steps that depend on the last ones break it.
+
     >>> round(beta_binomial_bound(100, 0.05, 100, 0.2, 0.8, one_sided=False), 4)
     31.4308
     >>> round(beta_binomial_bound(100, 0.05, 100, 0.2, 0.8), 5)

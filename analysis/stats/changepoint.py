@@ -139,7 +139,8 @@ def change_p_value(statistic: float, trim: float = TRIM) -> float:
     """The chance that the largest likelihood ratio reaches `statistic` although nothing changed, for many requests.
 
     φ(b) [(b − 1/b) ln((1 − ε)²/ε²) + 4/b] with b = √statistic and ε the trimmed part: the tail of the largest
-    standardised Brownian bridge (Miller & Siegmund 1982, equation 1). Andrews 2003 tabulates 5 % at 8.68 for ε = .15.
+    standardised Brownian bridge (Miller & Siegmund 1982, equation 1). Null: independent requests with one share
+    throughout; sticky clients, and few requests in a window, break it. Andrews 2003 tabulates 5 % at 8.68 for ε = .15.
 
     >>> round(change_p_value(8.68), 3), round(change_p_value(12.16), 3), change_p_value(0.5)
     (0.054, 0.011, 1.0)

@@ -178,7 +178,7 @@ def binomial_two_sided(hits: int, n: int, p: float) -> float:
     """The exact two-sided p-value of "the probability is p": of all numbers of hits that are as unlikely, or more.
 
     It looks at each of them up to n = 10^6; beyond, where the tails are alike, it is twice the smaller. With p = ½ both
-    are alike for any n. Hits that are none of n speak against nothing: 1.
+    are alike for any n. Hits that are none of n speak against nothing: 1. Independent draws, at one look.
 
     >>> round(binomial_two_sided(1, 10, 0.5), 4)
     0.0215

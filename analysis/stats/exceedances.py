@@ -170,6 +170,8 @@ def _scan(
 def density_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> float:
     """Relative density at its quantile, canary / baseline, kept within [¼, 4]; 1 where it cannot be estimated.
 
+    Assumes that both densities vary little within the part that it is read from; values at few points break it.
+
     Source: the reciprocal of a difference of quantiles, Siddiqui 1960 and Bloch & Gastwirth 1968.
 
     >>> even = Histogram(np.arange(10240, 10340), np.ones((2, 100), dtype=np.int64))

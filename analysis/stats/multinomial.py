@@ -55,6 +55,8 @@ def observe(periods: Sequence[Sequence[float]], shares: Sequence[float], concent
         shares: The configured shares, positive, summing to 1.
         concentrations: k, in requests; each has the same weight.
 
+    Null: each request goes to an arm with its share, whatever went before; sticky clients break it.
+
     Source: Lindon & Malek, NeurIPS 2022 (arXiv 2011.03567); an average of e-processes is one (Ramdas et al. 2023).
 
     >>> round(math.exp(observe([[2, 1, 7]], [0.1, 0.5, 0.4], [1e4]).log_e), 8)

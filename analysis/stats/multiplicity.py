@@ -34,6 +34,8 @@ def _ascending(p_values: Sequence[float]) -> list[int]:
 def e_holm(log_e_values: Sequence[float], alpha: float) -> list[bool]:
     """Holm's procedure on p = 1/E, which Ville's inequality makes valid at every look (Vovk & Wang 2021).
 
+    At most alpha chance of any false rejection, whatever their dependence. Each must be an e-value under its own null.
+
     >>> e_holm([math.log(100), math.log(30), 0.0], 0.05)
     [True, False, False]
     """

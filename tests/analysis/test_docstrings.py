@@ -35,3 +35,16 @@ def test_a_public_function_has_a_doctest_and_a_source(name):
 
 def test_reasons_are_of_functions_that_there_are():
     assert set(OURS) <= set(FUNCTIONS)
+
+
+# What claims to be a p-value, an interval, an e-value or a bound on chance, and not the arithmetic beneath one.
+CLAIMING = re.compile(
+    r"p_value|_p$|interval|sequence|log_e_|^bernoulli\.|^multinomial\.observe$|radius|wilson|newcombe|holm|hochberg"
+)
+ASSUMING = re.compile(r"break|[Ii]ndependent|[Aa]ssum|whatever their dependence|positively dependent|is as for|Null:")
+ARITHMETIC = {"likelihood.divergence_interval", "multinomial.observed_gap"}
+
+
+@pytest.mark.parametrize("name", [one for one in FUNCTIONS if CLAIMING.search(one) and one not in ARITHMETIC])
+def test_what_claims_a_chance_says_what_it_assumes(name):
+    assert ASSUMING.search(FUNCTIONS[name].__doc__ or ""), f"{name}: its null, and what breaks it?"
