@@ -4,8 +4,11 @@ import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
 from analysis.render.charts.looks import PALETTE, Picture, Sets, arm_scale, finished, seconds
-from analysis.render.text import named
+from analysis.render.text import named, safe
 from analysis.report import Report
+
+_TITLED = 20
+"""Letters of a name that the title of an axis has room for."""
 
 
 def failures(data: Pictures) -> Picture | None:
@@ -50,7 +53,7 @@ def signatures(report: Report, data: Pictures) -> Picture | None:
         return None
     strange = any(row["arm"] == UNATTRIBUTED for row in data.signatures)
     domain = [*[named(arm) for arm in report.subject.arms], *([UNATTRIBUTED] if strange else [])]
-    base = named(report.subject.baseline)
+    base = safe(report.subject.baseline, _TITLED)
     chart = (
         alt.Chart(sets.add(data.signatures))
         .mark_point(filled=True, size=50, opacity=0.7)

@@ -41,9 +41,11 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
         alt.Tooltip("high:Q", format=".4~g"),
     ]
     margins = [
-        base.transform_filter(f"datum.{name} != null")
-        .mark_line(strokeDash=[5, 3], color="currentColor", opacity=0.7)
-        .encode(x, alt.Y(f"{name}:Q"))
+        # A claim without such a margin has its place at the dot, and nothing drawn: a scale of nothing is a fault.
+        base.transform_calculate(has=f"isValid(datum.{name})")
+        .transform_calculate(**{name: f"datum.has ? datum.{name} : datum.estimate"})
+        .mark_tick(thickness=2, size=26, color="currentColor")
+        .encode(x, alt.Y(f"{name}:Q"), opacity=alt.condition("datum.has", alt.value(0.7), alt.value(0)))
         for name in ("margin_low", "margin_high")
     ]
     bars = base.mark_rule(strokeWidth=3, opacity=0.6).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), states)
