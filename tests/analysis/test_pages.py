@@ -54,7 +54,7 @@ def test_a_page_is_quiet_accessible_and_straight_in_every_look(seen, name):
         assert look["errors"] == []
         assert look["requests"] == []
         assert [one for one in look["violations"] if one["impact"] in ("serious", "critical")] == []
-        # Where letters of both directions and an emoji meet, a browser's own font may be a pixel wider than was reckoned.
+        # Where letters of both directions and an emoji meet, a browser's font may be a pixel wider than reckoned.
         assert [one for one in look["crooked"] if (name, one[:14]) != ("hostile", "picture-routes")] == []
     pictures = {"empty": 0, "comparison": 1}.get(name, 2)
     assert looks["no-scripts"]["alive"] == 0
