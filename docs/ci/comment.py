@@ -2,11 +2,15 @@
 
 import json
 import os
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-MARKER = "<!-- splitproof report -->"
+MARKER = f"<!-- splitproof {os.environ.get('NAME') or 'report'} -->"
+"""Where a workflow runs several experiments, each has a comment of its own, by its name."""
+
+_FORBIDDEN = 403
 _PER_PAGE = 100
 
 
@@ -36,7 +40,17 @@ def ours(repository: str, number: str) -> int | None:
 
 
 def main() -> None:
-    """Write the comment."""
+    """Write the comment; a pull request from a fork has a token that may not, which is no fault of the report's."""
+    try:
+        write()
+    except urllib.error.HTTPError as error:
+        if error.code != _FORBIDDEN:
+            raise
+        print("::notice::No comment: this token may not write to the pull request. The report is in the summary.")
+
+
+def write() -> None:
+    """Make the comment, or change the one that is there."""
     repository, number = os.environ["GITHUB_REPOSITORY"], os.environ["PULL_REQUEST"]
     body = {"body": f"{MARKER}\n{Path(os.environ['REPORT']).read_text(encoding='utf-8')}"}
     known = ours(repository, number)

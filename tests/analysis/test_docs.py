@@ -142,6 +142,9 @@ def github():
             self.reply(comments[100 * (page - 1) : 100 * page])
 
         def do_POST(self):
+            if self.headers["Authorization"] == "Bearer of-a-fork":
+                self.send_error(403)
+                return
             comments.append({"id": len(comments) + 1, "body": self.body()})
             self.reply(comments[-1])
 
@@ -170,3 +173,21 @@ def test_a_pull_request_has_one_comment_that_is_kept_up_to_date(github, tmp_path
         }  # fmt: skip
         subprocess.run([sys.executable, ROOT / "docs/ci/comment.py"], env={**os.environ, **variables}, check=True)
     assert [comment["body"].splitlines()[1] for comment in comments[130:]] == ["second"]
+
+
+@pytest.mark.parametrize(("changed", "bodies", "said"), [
+    ({"NAME": "other"}, ["mine", "mine"], ""),
+    ({"GITHUB_TOKEN": "of-a-fork"}, ["mine"], "::notice::No comment"),
+])  # fmt: skip
+def test_each_experiment_has_its_comment_and_a_fork_has_none(github, tmp_path, changed, bodies, said):
+    address, comments = github
+    (tmp_path / "report.md").write_text("mine")
+    comments.append({"id": 1, "body": "<!-- splitproof report -->\nmine"})
+    variables = {
+        "GITHUB_API_URL": address, "GITHUB_TOKEN": "t", "GITHUB_REPOSITORY": "o/r", "PULL_REQUEST": "7",
+        "REPORT": str(tmp_path / "report.md"), "NAME": "third", **changed,
+    }  # fmt: skip
+    command = [sys.executable, ROOT / "docs/ci/comment.py"]
+    done = subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, text=True)
+    assert [comment["body"].splitlines()[1] for comment in comments] == bodies
+    assert done.stdout.startswith(said)
