@@ -1,6 +1,6 @@
 """One claim's figure from run to run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import altair as alt
 
@@ -40,19 +40,11 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
         alt.Tooltip("low:Q", format=".4~g"),
         alt.Tooltip("high:Q", format=".4~g"),
     ]
-    margins = [
-        # A claim without such a margin has its place at the dot, and nothing drawn: a scale of nothing is a fault.
-        base.transform_calculate(has=f"isValid(datum.{name})")
-        .transform_calculate(**{name: f"datum.has ? datum.{name} : datum.estimate"})
-        .mark_tick(thickness=2, size=26, color="currentColor")
-        .encode(x, alt.Y(f"{name}:Q"), opacity=alt.condition("datum.has", alt.value(0.7), alt.value(0)))
-        for name in ("margin_low", "margin_high")
-    ]
     bars = base.mark_rule(strokeWidth=3, opacity=0.6).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), states)
     dots = base.mark_point(filled=True, size=90).encode(
         x, y, states, alt.Shape("state:N", scale=alt.Scale(domain=list(rank))), tooltip=hover
     )
-    layers = alt.layer(*margins, bars, dots).add_params(choice("claim", first))
+    layers = alt.layer(*_margins(base, x), bars, dots).add_params(choice("claim", first))
     return Picture(
         "trend",
         "One claim from run to run",
@@ -61,3 +53,13 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
         {"claim": claims},
         {"claim": first},
     )
+
+
+def _margins(base: alt.Chart, x: alt.X) -> Iterator[alt.Chart]:
+    """A tick at each margin; a claim without one has its place at the dot, and nothing drawn: no scale is of nothing."""
+    for name in ("margin_low", "margin_high"):
+        placed = base.transform_calculate(has=f"isValid(datum.{name})").transform_calculate(
+            **{name: f"datum.has ? datum.{name} : datum.estimate"}
+        )
+        shown = alt.condition("datum.has", alt.value(0.7), alt.value(0))
+        yield placed.mark_tick(thickness=2, size=26, color="currentColor").encode(x, alt.Y(f"{name}:Q"), opacity=shown)
