@@ -56,7 +56,7 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
 
 
 def _margins(base: alt.Chart, x: alt.X) -> Iterator[alt.Chart]:
-    """A tick at each margin; a claim without one has its place at the dot, and nothing drawn: no scale is of nothing."""
+    """A tick at each margin; where a claim has none it is at the dot and not drawn, for no scale is of nothing."""
     for name in ("margin_low", "margin_high"):
         placed = base.transform_calculate(has=f"isValid(datum.{name})").transform_calculate(
             **{name: f"datum.has ? datum.{name} : datum.estimate"}
