@@ -125,7 +125,7 @@ def evidence(data: Pictures) -> Picture | None:
     scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
     base = alt.Chart(sets.add(rows))
     x = alt.X("n:Q", axis=alt.Axis(title="requests judged", format="~s", tickCount=6))
-    y = alt.Y("part:Q", axis=alt.Axis(title="ln e, of what is needed", format="%", tickCount=5))
+    y = alt.Y("part:Q", axis=alt.Axis(title="ln e, of what is needed", format=".2~g", tickCount=5))
     line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, alt.Color("claim:N", scale=scale))
     dots = base.mark_circle(size=20).encode(x, y, alt.Color("claim:N", scale=scale), tooltip=hover)
     rule = (
@@ -140,7 +140,7 @@ def evidence(data: Pictures) -> Picture | None:
     )
     text = (
         "Evidence that a claim is broken, as the requests came in (infinite, from a request where none may go, is "
-        "drawn at ln e = 60). 100% is what the strictest step of Holm's procedure over all claims of the kind asks for."
+        "drawn at ln e = 60). 1 is what the strictest step of Holm's procedure over all claims of the kind asks for."
     )
     return Picture(
         "evidence",
