@@ -39,6 +39,14 @@ class Key:
         """The same of some rows."""
         return Key(self.code[rows], self.names)
 
+    def at(self, rows: Any) -> Any:
+        """The names of some rows: numbers as they are, text as categories."""
+        if isinstance(self.names, np.ndarray):
+            return self.names[self.code[rows]]
+        if isinstance(self.names[0], str):
+            return pd.Categorical.from_codes(self.code[rows], pd.Index(self.names, dtype="str"))
+        return np.array(self.names, dtype=np.int64)[self.code[rows]]
+
 
 @dataclass(frozen=True)
 class Times:
@@ -118,8 +126,7 @@ class _Cells:
         """A line a cell, in order."""
         first = np.empty(self._size, dtype=np.int64)
         first[self._cell[::-1]] = np.arange(self._cell.size)[::-1]
-        columns = {name: pa.array(key.names).take(pa.array(key.code[first])) for name, key in self._keys.items()}
-        return pa.table({**columns, **{name: pa.array(each) for name, each in sums.items()}}).to_pandas()
+        return pd.DataFrame({**{name: key.at(first) for name, key in self._keys.items()}, **sums})
 
 
 def _times(table: pa.Table) -> Times:

@@ -57,6 +57,9 @@ class Plan:
 class Tally:
     """Counts by `KEYS`: `n` requests, the sum of their latencies, and how many started late.
 
+    Text of which a cell has one of a few may be categories: what is told apart by number is picked out many times
+    faster. Where the latencies are added up, few cells are left, and it is text.
+
     `waited`: successful answers that count, `n` and the sum of their latencies by `phase`, `answered` and `bin`, all
     from the intended start; None where it was not counted.
     """
@@ -84,14 +87,13 @@ class Tally:
         """Of the cells that count, those of successful answers of known arm, with the columns that latency takes."""
         cells = self.judged_by_bin
         kept = cells[_OF_ANSWERS][(cells["outcome"] == OK) & (cells["answered"] != "")]
-        # What is told apart by number is picked out many times faster than text.
         return kept.astype(dict.fromkeys(("phase", "cohort", "answered"), "category"))
 
     @cached_property
     def judged(self) -> Any:
         """The cells that count, all latencies together: as small for a billion rows as for a thousand."""
         keys = [key for key in KEYS if key != "bin"]
-        return self.judged_by_bin.groupby(keys, as_index=False, sort=True)[list(SUMS)].sum()
+        return _sum([self.judged_by_bin], keys, SUMS)
 
     def in_phase(self, phase: str) -> Any:
         """The judged cells of one phase, all latencies together."""
@@ -103,6 +105,13 @@ class Tally:
 
 
 def _sum(tables: Sequence[Any], keys: Sequence[str], sums: Sequence[str]) -> Any:
+    """Tables as one, added up, with text where they have categories."""
     if not tables:
         return None
-    return pd.concat(tables).groupby(list(keys), as_index=False, sort=True)[list(sums)].sum()
+    one = tables[0] if len(tables) == 1 else pd.concat(as_text(table) for table in tables)
+    return as_text(one.groupby(list(keys), as_index=False, sort=True, observed=True)[list(sums)].sum())
+
+
+def as_text(table: Any) -> Any:
+    """A table with text where it has categories."""
+    return table.astype(dict.fromkeys(table.columns[table.dtypes == "category"], "str"))

@@ -8,21 +8,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.pictures.shown import Pictures
+from analysis.render.picture import Picture
 from analysis.render.runtime import available
 from analysis.report import Report
-
-if TYPE_CHECKING:
-    from analysis.render.charts.looks import Picture
 
 WIDTH = 640
 _NAMED = re.compile(r'(id="|url\(#)((?:gradient_|clip)\d+)')
 _PEN = Path(__file__).with_name("pen.py")
 _ROOT = Path(__file__).resolve().parents[2]
 
-Drawing = tuple["Picture", str]
+Drawing = tuple[Picture, str]
 """A picture and its SVG, for where there are no scripts."""
 
 
@@ -90,7 +88,7 @@ def pictures_with_stills(report: Report, data: Pictures) -> list[Drawing]:
     return with_stills(charts(report, data))
 
 
-def with_stills(pictures: Sequence["Picture"]) -> list[Drawing]:
+def with_stills(pictures: Sequence[Picture]) -> list[Drawing]:
     """Each picture with its SVG, drawn by this process."""
     return [(picture, _own(draw({**picture.spec, "width": WIDTH}), picture.name)) for picture in pictures]
 

@@ -4,7 +4,6 @@ import io
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -34,10 +33,15 @@ def tally_table(examined: Examined) -> pa.Table:
     `latency_middle_us` (of the bin), `requests`, `latency_sum_us`, `late_requests`. The first column of a run in a
     table of several is `run`.
     """
+    return _coded(examined).cast(_SCHEMA)
+
+
+def _coded(examined: Examined) -> pa.Table:
+    """The same, with text as codes where the counts have it so."""
     cells = examined.evidence.tally.cells
     bins = cells["bin"].to_numpy(dtype=np.int64)
     columns: dict[str, Any] = {
-        "run": np.full(len(cells), examined.report.subject.run, dtype=object),
+        "run": pa.repeat(examined.report.subject.run, len(cells)),
         "standing": cells["standing"],
         "phase": cells["phase"],
         "period": cells["period"],
@@ -55,7 +59,8 @@ def tally_table(examined: Examined) -> pa.Table:
         "latency_sum_us": cells["latency_us"].astype("int64"),
         "late_requests": cells["late"].astype("int64"),
     }
-    return pa.Table.from_pandas(pd.DataFrame(columns), _SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    arrays = [pa.array(columns[name], from_pandas=True) for name in _COLUMNS]
+    return pa.table(arrays, names=list(_COLUMNS))
 
 
 def _window_starts(examined: Examined, cells: Any) -> Any:
@@ -68,14 +73,14 @@ def _window_starts(examined: Examined, cells: Any) -> Any:
 
 def render_csv(examined: Examined) -> bytes:
     """The counts as CSV; text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    table = tally_table(examined)
+    table = _coded(examined)
     for name in ("run", *_WORDS):
         place = table.schema.get_field_index(name)
         column = table.column(place).dictionary_encode().combine_chunks()
         words = pa.array([_no_formula(word) for word in column.dictionary.to_pylist()], type=pa.string())
         table = table.set_column(place, name, pa.DictionaryArray.from_arrays(column.indices, words).dictionary_decode())
     target = io.BytesIO()
-    pa_csv.write_csv(table, target)
+    pa_csv.write_csv(table.cast(_SCHEMA), target)
     return target.getvalue()
 
 

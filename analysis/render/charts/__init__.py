@@ -5,9 +5,9 @@ from altair.utils import schemapi
 from analysis.pictures.shown import Pictures
 from analysis.render.charts.answers import failures, signatures
 from analysis.render.charts.latencies import heat, quantiles
-from analysis.render.charts.looks import Picture
 from analysis.render.charts.routes import routes
 from analysis.render.charts.shares import evidence, shares
+from analysis.render.picture import Picture
 from analysis.report import Report
 
 

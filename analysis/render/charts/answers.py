@@ -3,7 +3,8 @@
 import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
-from analysis.render.charts.looks import PALETTE, Picture, Sets, arm_scale, finished, seconds
+from analysis.render.charts.looks import PALETTE, Sets, arm_scale, finished, seconds
+from analysis.render.picture import Picture
 from analysis.render.text import named, safe
 from analysis.report import Report
 

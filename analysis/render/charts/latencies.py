@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import altair as alt
 
 from analysis.pictures.shown import Pictures
-from analysis.render.charts.looks import Picture, Sets, arm_scale, choice, finished, seconds, told_claim
+from analysis.render.charts.looks import Sets, arm_scale, choice, finished, seconds, told_claim
+from analysis.render.picture import Picture
 from analysis.render.text import named
 from analysis.report import Report
 

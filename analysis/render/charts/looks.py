@@ -24,18 +24,6 @@ LETTER = 7
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One chart: its name in the page, what it shows, its Vega-Lite specification and what a reader may switch."""
-
-    name: str
-    title: str
-    text: str
-    spec: dict[str, Any]
-    switches: dict[str, list[str]] = field(default_factory=dict)
-    chosen: dict[str, str] = field(default_factory=dict)
-
-
 def palette(arms: Sequence[str]) -> list[str]:
     """A colour for each arm, the same on the whole page."""
     return [PALETTE[place % len(PALETTE)] for place in range(len(arms))]

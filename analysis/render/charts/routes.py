@@ -6,8 +6,9 @@ from typing import Literal
 import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
-from analysis.render.charts.looks import Picture, Row, Sets, arm_scale, choice, finished, told_claim
+from analysis.render.charts.looks import Row, Sets, arm_scale, choice, finished, told_claim
 from analysis.render.labels import labelled
+from analysis.render.picture import Picture
 from analysis.render.text import named
 from analysis.report import Report
 

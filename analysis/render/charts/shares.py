@@ -9,7 +9,6 @@ from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import (
     LETTER,
     PALETTE,
-    Picture,
     Sets,
     arm_scale,
     choice,
@@ -18,6 +17,7 @@ from analysis.render.charts.looks import (
     seconds,
     told_claim,
 )
+from analysis.render.picture import Picture
 from analysis.render.text import named
 from analysis.report import Report
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import altair as alt
 
-from analysis.render.charts.looks import Picture, Row, Sets, choice, finished
+from analysis.render.charts.looks import Row, Sets, choice, finished
+from analysis.render.picture import Picture
 from analysis.render.text import named
 
 
