@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import altair as alt
 
 from analysis.pictures.shown import Pictures
-from analysis.render.charts.looks import Sets, arm_scale, choice, finished, seconds, told_claim
+from analysis.render.charts.looks import Sets, arm_scale, finished, seconds, told_claim
 from analysis.render.picture import Picture
 from analysis.render.text import named
 from analysis.report import Report
@@ -27,9 +27,10 @@ def quantiles(report: Report, data: Pictures) -> Picture | None:
     claim = told_claim(report, "latency")
     phase = named(claim.phase) if claim and claim.phase and named(claim.phase) in phases else phases[0]
     base = alt.Chart(sets.add(data.quantiles)).transform_filter("datum.phase == phase")
-    layers = alt.layer(*_curves(base, report)).add_params(choice("phase", phase))
-    spec = finished(layers, 230, sets)
-    return Picture("quantiles", "Is it as fast?", _CURVES, spec, {"phase": phases}, {"phase": phase})
+    layers = alt.layer(*_curves(base, report))
+    chosen = {"phase": phase}
+    spec = finished(layers, 230, sets, chosen)
+    return Picture("quantiles", "Is it as fast?", _CURVES, spec, {"phase": phases}, chosen)
 
 
 def _curves(base: alt.Chart, report: Report) -> Iterator[alt.Chart]:
@@ -113,7 +114,7 @@ def heat(report: Report, data: Pictures) -> Picture | None:
                 alt.Tooltip("part:Q", format=".1%", title="of then"),
             ],
         )
-        .add_params(choice("arm", arm))
     )
     text = "When answers took how long: each column is a moment, bright where most answers of the arm fell."
-    return Picture("heat", "Latency over time", text, finished(chart, 220, sets), {"arm": arms}, {"arm": arm})
+    chosen = {"arm": arm}
+    return Picture("heat", "Latency over time", text, finished(chart, 220, sets, chosen), {"arm": arms}, chosen)

@@ -3,8 +3,9 @@
 Text and lines are drawn in `currentColor`, so that the page decides about light and dark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import altair as alt
@@ -99,8 +100,15 @@ _CONFIG = {
 }
 
 
-def finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
-    """The specification with the looks that all pictures share; Altair's methods for them copy all that there is."""
+def finished(chart: Any, height: int, sets: Sets, chosen: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """The specification with the looks that all pictures share; Altair's methods for them copy all that there is.
+
+    Args:
+        chart: What Altair made.
+        height: In pixels.
+        sets: Its rows.
+        chosen: What a reader may switch, and where it begins.
+    """
     made: dict[str, Any] = chart.to_dict(validate=False)
     made.pop("$schema", None)
     view = {**made.pop("config")["view"], "stroke": None}
@@ -112,6 +120,7 @@ def finished(chart: Any, height: int, sets: Sets) -> dict[str, Any]:
         "background": "transparent",
         "config": {**_CONFIG, "view": view, "legend": legend},
         "datasets": sets.rows,
+        **({"params": [{"name": name, "value": value} for name, value in chosen.items()]} if chosen else {}),
     }
 
 
@@ -120,11 +129,6 @@ def _widest(sets: Sets) -> int:
     keys = ("arm", "claim", "kind", "start")
     names = (str(row.get(key, "")) for rows in sets.rows.values() for row in rows for key in keys)
     return min(LETTER * max(map(len, names), default=8), 220) + 30
-
-
-def choice(name: str, value: str) -> alt.Parameter:
-    """What a reader may switch, and where it begins."""
-    return alt.param(name=name, value=value)
 
 
 def seconds(title: str = "seconds since the load began") -> alt.Axis:

@@ -6,7 +6,7 @@ from typing import Literal
 import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
-from analysis.render.charts.looks import Row, Sets, arm_scale, choice, finished, told_claim
+from analysis.render.charts.looks import Row, Sets, arm_scale, finished, told_claim
 from analysis.render.labels import labelled
 from analysis.render.picture import Picture
 from analysis.render.text import named
@@ -43,9 +43,10 @@ def routes(report: Report, data: Pictures) -> Picture | None:
     edges = labelled(list(_edges(data.routes, places)), middles, places.height)
     arrow, told = _arrows(alt.Chart(sets.add(edges)), colour)
     dots, *names = _names(alt.Chart(sets.add(nodes)), colour)
-    layers = alt.layer(arrow, dots, told, *names).add_params(choice("phase", phase))
-    spec = finished(layers, places.height, sets)
-    return Picture("routes", "What did the routing do?", TEXT, spec, {"phase": phases}, {"phase": phase})
+    layers = alt.layer(arrow, dots, told, *names)
+    chosen = {"phase": phase}
+    spec = finished(layers, places.height, sets, chosen)
+    return Picture("routes", "What did the routing do?", TEXT, spec, {"phase": phases}, chosen)
 
 
 def _arrows(drawn: alt.Chart, colour: alt.Color) -> tuple[alt.Chart, alt.Chart]:

@@ -11,7 +11,6 @@ from analysis.render.charts.looks import (
     PALETTE,
     Sets,
     arm_scale,
-    choice,
     clean,
     finished,
     seconds,
@@ -33,6 +32,7 @@ def shares(report: Report, data: Pictures) -> Picture | None:
     cohorts = [named(name) for name in dict.fromkeys(row["cohort"] for row in data.shares)]
     arms = [named(arm) for arm in report.subject.arms]
     cohort, arm = _opening(report, cohorts, arms)
+    opening = {"cohort": cohort, "arm": arm}
     chosen = "datum.cohort == cohort && datum.arm == arm"
     base = alt.Chart(sets.add(data.shares)).transform_filter(chosen)
     at, until = alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
@@ -57,9 +57,7 @@ def shares(report: Report, data: Pictures) -> Picture | None:
     )
     line = base.mark_line(strokeWidth=2.4, interpolate="step-before").encode(end, y, colour, alt.Detail("phase:N"))
     dots = base.mark_circle(size=22, opacity=0.55).encode(end, alt.Y("seen:Q"), colour, tooltip=hover)
-    layers = alt.layer(*_grounds(data, sets), allowed, band, configured, line, dots).add_params(
-        choice("cohort", cohort), choice("arm", arm)
-    )
+    layers = alt.layer(*_grounds(data, sets), allowed, band, configured, line, dots)
     text = (
         "Share of one arm over time. Line: share of the phase so far; band: its confidence sequence, valid whenever "
         "you look; dots: each moment alone; dashes: what is configured, with the tolerance shaded; grey bars: "
@@ -69,9 +67,9 @@ def shares(report: Report, data: Pictures) -> Picture | None:
         "shares",
         "Was the traffic split as configured?",
         text,
-        finished(layers, 230, sets),
+        finished(layers, 230, sets, opening),
         {"arm": arms, "cohort": cohorts},
-        {"arm": arm, "cohort": cohort},
+        opening,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import altair as alt
 
-from analysis.render.charts.looks import Row, Sets, choice, finished
+from analysis.render.charts.looks import Row, Sets, finished
 from analysis.render.picture import Picture
 from analysis.render.text import named
 
@@ -45,12 +45,12 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
     dots = base.mark_point(filled=True, size=90).encode(
         x, y, states, alt.Shape("state:N", scale=alt.Scale(domain=list(rank))), tooltip=hover
     )
-    layers = alt.layer(*_margins(base, x), bars, dots).add_params(choice("claim", first))
+    layers = alt.layer(*_margins(base, x), bars, dots)
     return Picture(
         "trend",
         "One claim from run to run",
         "Dots: what was found; bars: the interval; dashes: the margin.",
-        finished(layers, 230, sets),
+        finished(layers, 230, sets, {"claim": first}),
         {"claim": claims},
         {"claim": first},
     )
