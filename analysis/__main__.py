@@ -57,9 +57,8 @@ def report(
         return compare([_directory(run, expect) for run in runs], wanted, quiet=quiet)
     from analysis.patience import patience
     from analysis.render.drawing import pen_in_hand
-    from analysis.uncollected import end_uncollected, uncollected
+    from analysis.uncollected import uncollected
 
-    end_uncollected()
     with uncollected(), patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted):
         told.doing("reading and judging the records")
         examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect)
@@ -177,4 +176,7 @@ def serve(host: str, port: int, runs: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    from analysis.uncollected import end_uncollected
+
+    end_uncollected()
     command.main(analysis, "python -m analysis")
