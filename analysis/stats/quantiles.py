@@ -182,5 +182,17 @@ def _least_log_e(values: Floats, cumulative: Floats, x: Floats, p: float, t_opt:
         posterior = special.betaln(r / p + n * (1 - q), r / (1 - p) + n * q)
         return np.asarray(fit + posterior - special.betaln(r / p, r / (1 - p)))
 
-    # Convex in q with its minimum near p: the end nearer to p, or p itself where it lies between.
-    return log_e(np.clip(p, below, at))
+    # Convex in q: the end nearer to where it is least, or that place itself where it lies between.
+    return log_e(np.clip(_least_refuted(n, p, r), below, at))
+
+
+def _least_refuted(n: float, p: float, r: float) -> float:
+    """The share below the quantile that speaks least against it: p but for less than one value of n."""
+
+    def slope(q: float) -> float:
+        posterior = special.digamma(r / (1 - p) + n * q) - special.digamma(r / p + n * (1 - q))
+        return float(posterior - math.log(p) + math.log1p(-p))
+
+    if slope(0.0) >= 0:
+        return 0.0
+    return 1.0 if slope(1.0) <= 0 else float(optimize.brentq(slope, 0.0, 1.0, xtol=1e-15, rtol=1e-15))

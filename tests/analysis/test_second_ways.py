@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from analysis import failures, secondary, words
-from analysis.stats import bernoulli, fixed, likelihood, multinomial, multiplicity
+from analysis.stats import batches as batch
+from analysis.stats import bernoulli, boundaries, fixed, likelihood, multinomial, multiplicity, quantiles
 from experiments.core.hypotheses import hypotheses
 from tests.analysis.counted import cell, tally_of
 from tests.analysis.synthetic import experiment
@@ -153,3 +154,46 @@ def test_failures_given_exposure_are_those_of_the_e_process_of_the_arms_shares()
     assert "in time" in found.assumption
     # Nothing is said where nothing failed, or where cohorts get different shares.
     assert not [one for one in secondary.describe(tally_of(cells[:2]), registered) if "exposure" in one.name]
+
+
+def two_samples_naively(first, second, p, t_opt):
+    """Every candidate, every share that it may have in each arm, and the mixture over the true share integrated."""
+    spread = p * (1 - p)
+    r = boundaries.best_rho(spread * t_opt, 0.05) - spread
+    step = np.linspace(-14, 14, 3001)
+    share = special.expit(step)
+    mass = stats.beta(r / (1 - p), r / p).pdf(share) * share * (1 - share) * (step[1] - step[0])
+
+    def evidence(n, below):
+        return math.log((mass * (share / p) ** below * ((1 - share) / (1 - p)) ** (n - below)).sum())
+
+    def least(values, x):
+        low, high = sum(v < x for v in values), sum(v <= x for v in values)
+        return min(evidence(len(values), below) for below in np.linspace(low, high, 201))
+
+    return min(1.0, math.exp(-max(min(sum(least(arm, x) for arm in (first, second)) for x in {*first, *second}), 0.0)))
+
+
+@pytest.mark.parametrize(("p", "shift"), [(0.5, 0), (0.5, 6), (0.8, 9), (0.8, 5), (0.3, 6)])
+def test_the_two_sample_test_of_quantiles_is_the_least_evidence_against_any_common_quantile(p, shift):
+    noise = np.random.default_rng(3)
+    first, second = np.sort(noise.integers(0, 12, 60)), np.sort(noise.integers(shift, 12 + shift, 45))
+    arms = [np.unique(arm, return_counts=True) for arm in (first, second)]
+    found = quantiles.two_sample_p(*[(v.astype(float), n) for v, n in arms], p, 100)
+    assert found == pytest.approx(two_samples_naively(first.tolist(), second.tolist(), p, 100), rel=1e-4)
+    assert shift == 0 or found < 1
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6, 0.9])
+def test_freedom_is_that_of_the_variance_of_as_many_independent_batches(correlation):
+    """A variance estimated with k degrees of freedom has, itself, a variance of 2/k of its square."""
+    runs, batches = 4000, 600
+    shocks = np.random.default_rng(8).standard_normal((batches, runs)) * math.sqrt(1 - correlation**2)
+    made = [shocks[0] / math.sqrt(1 - correlation**2)]
+    for shock in shocks[1:]:
+        made.append(correlation * made[-1] + shock)
+    variances = np.var(made, axis=0, ddof=1)
+    seen = 2 * variances.mean() ** 2 / variances.var()
+    assert seen == pytest.approx(
+        batch.freedom_of(batches, correlation), rel=4 * math.sqrt(2 / runs) + 3 / batches / (1 - correlation)
+    )
