@@ -24,7 +24,7 @@ def states(report):
 
 
 def test_mean_and_limits_of_a_healthy_canary(judged):
-    report = judged(chosen=experiment(claims=CLAIMS, phases=SPLIT))
+    report = judged(chosen=experiment(claims=CLAIMS, phases=[{**SPLIT[0], "for": 75.0}]))
     assert states(report) == {"mean": "shown", "p99/limit": "shown", "p95": "shown", "p95/limit": "shown"}
     limit = next(claim for claim in report.claims if claim.id.endswith("p99/limit"))
     # 20 ms · e^(.3 z) reaches 100 ms at z = 5.4: never.
