@@ -19,7 +19,8 @@ Key = tuple[str, str, str]
 Mark = tuple[str, int]
 
 _WATCH_S = 60
-_PAUSE_S = 1.0
+_FIRST_PAUSE_S, _PAUSE_S = 0.1, 1.0
+"""Before what a watch that broke off has missed is caught up with: soon, and not so soon where it breaks off again."""
 _BLIND_US = 10_000_000
 """How long nothing may be seen of a kind before that is told; what is seen in time again is caught up with."""
 
@@ -133,20 +134,21 @@ def _remember(watch: Watch, item: Json) -> None:
 
 def _follow(watch: Watch, kind: _Kind, since: str) -> None:
     """Watch one kind until told to end; a watch that breaks off or is too old begins anew from a list."""
-    blind_us, told = 0, False
+    blind_us, told, pause_s = 0, False, _FIRST_PAUSE_S
     while not watch.ended.is_set():
         try:
             for event in watched(watch.cluster, kind.version, kind.kind, kind.namespace, since, _WATCH_S):
                 if watch.ended.is_set():
                     return
-                blind_us, told = 0, False
+                blind_us, told, pause_s = 0, False, _FIRST_PAUSE_S
                 since = str(event["object"]["metadata"].get("resourceVersion") or since)
                 if event["type"] != "BOOKMARK":
                     _hear(watch, event["type"], {"apiVersion": kind.version, "kind": kind.kind, **event["object"]})
         except StackError as error:
             blind_us = blind_us or _now_us()
             watch.troubles.append(str(error))
-            watch.ended.wait(_PAUSE_S)
+            watch.ended.wait(pause_s)
+            pause_s = _PAUSE_S
             caught_up = _catch_up(watch, kind, blind_us)
             if caught_up:
                 since, blind_us, told = caught_up, 0, False

@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from plane.objects import FEW, apply_all, remove_all
 
 from deploy import models as provisioning
 from experiments.core import reading
+from experiments.core.children import end, last_lines, spawn
+from experiments.core.home import CHECKOUT
 
 
 def pytest_collection_modifyitems(items):
@@ -33,7 +36,7 @@ class Risen:
 
 
 @pytest.fixture(scope="session")
-def risen():
+def risen(training):  # noqa: ARG001 - a training under way costs the mesh less than one that waits for it
     """A Kubernetes API server with Istio and a gateway, up for the whole session, and how it came up."""
     reason = why_not()
     if reason:
@@ -63,13 +66,37 @@ def mesh(risen):
     return risen.mesh
 
 
+@dataclass(frozen=True)
+class Training:
+    """A home whose models are being made, by a process of their own where a test of this session asks for them."""
+
+    home: Path
+    process: object = None
+
+
 @pytest.fixture(scope="session")
-def trained(models, tmp_path_factory):
-    """By arm of `digits`, the folder of its model: trained once for the session."""
+def training(request, models, tmp_path_factory):
+    """The models of `digits`, on their way while the mesh comes up."""
     home = tmp_path_factory.mktemp("trained")
     (home / "models").symlink_to(models)
+    if why_not() or not any("trained" in item.fixturenames for item in request.session.items):
+        yield Training(home)
+        return
+    here = Path(__file__).parent
+    variables = {"SPLITPROOF_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(here)])}
+    command = [sys.executable, str(here / "plane" / "training.py"), str(home / "payloads")]
+    process = spawn(command, home / "log", variables)
+    yield Training(home, process)
+    end(process, 5)
+
+
+@pytest.fixture(scope="session")
+def trained(training):
+    """By arm of `digits`, the folder of its model: trained once for the session."""
+    if training.process is not None:
+        assert training.process.wait(300) == 0, last_lines(training.home / "log", 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPLITPROOF_HOME", str(home))
+        patch.setenv("SPLITPROOF_HOME", str(training.home))
         found = provisioning.ensure(reading.load("digits"), lambda _: None)
     return {arm: model.base_path for arm, model in found.items()}
 

@@ -244,8 +244,8 @@ def test_what_keeps_pods_from_being_ready_is_said(mesh, digits, up):
             for each in pod["status"]["conditions"]
         ]
         api.patch(mesh.api, pod, {"status": {"conditions": conditions, "containerStatuses": statuses}}, "status")
-        with pytest.raises(StackError, match=r"waited 2 s in vain for Deployment digits-classifier-large: 0 of 1 pods"):
-            stack.up(digits, Wanted(gateway=up.gateway, within_s=2), progress=said.append)
+        with pytest.raises(StackError, match=r"waited 1 s in vain for Deployment digits-classifier-large: 0 of 1 pods"):
+            stack.up(digits, Wanted(gateway=up.gateway, within_s=1), progress=said.append)
         assert any("ImagePullBackOff: Back-off pulling image" in line for line in said), said
         api.patch(mesh.api, pod, {"status": pod["status"]}, "status")
         stack.up(digits, up)
@@ -298,7 +298,7 @@ FAULTS = {
     "404 patch": (action_route, Fault("PATCH .*virtualservices", 404, 9), "there is none .404"),
     "409": (action_route, Fault("PATCH .*virtualservices", 409, 9), "refuses to patch .* .409.: injected Conflict"),
     "422": (action_route, Fault("PATCH .*virtualservices", 422, 9), "as invalid .422.: injected"),
-    "429": (action_route, Fault("PATCH .*virtualservices", 429, 2, retry_after="1"), None),
+    "429": (action_route, Fault("PATCH .*virtualservices", 429, 1, retry_after="1"), None),
     "500": (action_route, Fault("PATCH .*virtualservices", 500, 2), None),
     "503": (action_route, Fault("GET .*virtualservices", 503, 2), None),
     "503 for ever": (action_status, Fault("GET .*/pods", 503, 99), "failed to list pods in namespace .* .503."),

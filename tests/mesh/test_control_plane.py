@@ -1,11 +1,14 @@
 """The manifests on a real API server, checked by istiod's webhook, routed by istiod's own translation."""
 
 import copy
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 
 import pytest
 from plane import api
-from plane.objects import apply_all, pods, remove_all, rendered
+from plane.objects import apply_all, await_all, pods, remove_all, rendered
 from plane.traffic import Seen, ask, by_version
 from plane.waiting import until
 from scipy.stats import binomtest
@@ -65,9 +68,45 @@ class Stack:
 def stack(request, mesh):
     """The stack in each profile, up for all tests of it; each test routes what it wants first of all."""
     manifests = rendered(mesh, "quickstart", "--phase", "split", "--profile", request.param)
-    apply_all(mesh, manifests)
+    if shutil.which("kubectl"):  # what was applied so, a test below looks at
+        said = kubectl_apply(mesh, request.param)
+        assert said.count(" created") + said.count("namespace/tf-serving") >= len(manifests), said
+        await_all(mesh, manifests)
+    else:
+        apply_all(mesh, manifests)
     yield Stack(mesh, request.param, manifests)
     remove_all(mesh, manifests)
+
+
+def kubectl_apply(mesh, profile):
+    """`python -m deploy render … | kubectl apply -f -`, word for word; what kubectl says."""
+    render = [sys.executable, "-m", "deploy", "render", "quickstart", "--phase", "split", "--profile", profile]
+    done = mesh.run(["sh", "-o", "errexit", "-c", f"{shlex.join(render)} | kubectl apply -f -"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def up_tried(mesh, *options):
+    """What `up` would do, as the server's dry run has it."""
+    command = [sys.executable, "-m", "deploy", "up", "quickstart", "--target", "kubernetes", "--dry-run"]
+    return mesh.run([*command, "--profile", "tutorial", *options])
+
+
+def test_what_kubectl_has_applied_a_second_time_changes_nothing_and_up_names_kubectl_or_takes_it_over(mesh, stack):
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not on the PATH")
+    stack.route("split")
+    again = kubectl_apply(mesh, stack.profile)
+    assert again.count(" unchanged") == len(stack.manifests), again
+    if stack.profile == "hardened":
+        return
+    other = up_tried(mesh, "--phase", "dark-launch")
+    assert other.returncode == 2
+    (line,) = other.stderr.splitlines()
+    assert '"kubectl-client-side-apply"' in line
+    assert line.endswith("--force-conflicts takes them over.")
+    forced = up_tried(mesh, "--phase", "dark-launch", "--force-conflicts")
+    assert forced.stdout.count(": accepted") == len(stack.manifests), forced.stderr
 
 
 def test_every_object_is_accepted_and_every_pod_gets_its_sidecar(mesh, stack):
@@ -87,7 +126,7 @@ def test_istiods_webhook_refuses_a_bad_weight(mesh, stack):
     bad = copy.deepcopy(of_kind(stack.manifests, "VirtualService"))
     bad["spec"]["http"][0]["route"][1]["weight"] = -30
     with mesh.inside(), pytest.raises(api.RefusedError, match=r"validation\.istio\.io.*weight -30 < 0") as refused:
-        api.apply(mesh.api, bad)
+        api.apply(mesh.api, bad, force=True)
     assert refused.value.status == 400
 
 
