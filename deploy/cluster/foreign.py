@@ -3,13 +3,14 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import MANAGER, listing, name_of, watched
 from deploy.cluster.ownership import last_editor
+from deploy.cluster.scope import Scope, matters
 from experiments.core.errors import StackError
 from experiments.core.journal import ROUTING_KINDS, Foreign
 
@@ -35,7 +36,7 @@ class Watch:
     """
 
     cluster: Cluster
-    namespace: str
+    scope: Scope
     told: Told
     known: dict[Key, Mark] = field(default_factory=dict)
     routed: dict[str, int] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Watch:
 
     def gone(self, kind: str, name: str) -> None:
         """Remember that we have deleted an object; call it holding the lock."""
-        self.known.pop((kind, self.namespace, name), None)
+        self.known.pop((kind, self.scope.namespace, name), None)
         if kind == "Deployment":
             self.removed.add(name)
 
@@ -83,25 +84,23 @@ class _Kind:
 
 
 @contextlib.contextmanager
-def watching(
-    cluster: Cluster, namespace: str, istio_api: str, told: Told, elsewhere: Sequence[str] = ()
-) -> Iterator[Watch]:
-    """Tell of every change that is not ours, for as long as the block.
+def watching(cluster: Cluster, scope: Scope, istio_api: str, told: Told) -> Iterator[Watch]:
+    """Tell of every change that is not ours and has to do with us, for as long as the block.
 
     Args:
         cluster: Where.
-        namespace: The experiment's.
+        scope: What has to do with us; Gateways in other namespaces are watched there.
         istio_api: The API version of the routing.
         told: Told of each change.
-        elsewhere: Other namespaces whose Gateways the routes are bound to.
 
     Raises:
         ApiError: what is there now cannot be listed.
     """
-    watch = Watch(cluster, namespace, told)
+    watch = Watch(cluster, scope, told)
     kinds = [*((istio_api, kind) for kind in ROUTING_KINDS), ("apps/v1", "Deployment"), ("v1", "Pod")]
-    watched_all = [_Kind(version, kind, namespace) for version, kind in kinds]
-    watched_all += [_Kind(istio_api, "Gateway", space) for space in elsewhere if space != namespace]
+    watched_all = [_Kind(version, kind, scope.namespace) for version, kind in kinds]
+    elsewhere = sorted({space for space, _ in scope.gateways if space != scope.namespace})
+    watched_all += [_Kind(istio_api, "Gateway", space) for space in elsewhere]
     since = [_know(watch, each) for each in watched_all]
     threads = [
         threading.Thread(target=_follow, args=(watch, each, start), name=f"watch {each.kind}", daemon=True)
@@ -126,6 +125,8 @@ def _know(watch: Watch, kind: _Kind) -> str:
 
 def _remember(watch: Watch, item: Json) -> None:
     metadata = item["metadata"]
+    if not matters(watch.scope, item):
+        return
     if item["kind"] == "Pod":
         watch.pods[metadata["uid"]] = metadata["name"]
     else:
@@ -195,6 +196,8 @@ def _hear(watch: Watch, what: str, item: Json, since_us: int | None = None) -> N
 
 def _change(watch: Watch, what: str, item: Json) -> tuple[str, str] | None:
     key, (uid, generation) = _key(item), _mark(item)
+    if key not in watch.known and not matters(watch.scope, item):
+        return None
     before_uid, before = watch.known.get(key, ("", -1))
     if what == "DELETED":
         if before < 0 or uid != before_uid:  # not known, or the one before the one that is there now
@@ -232,7 +235,7 @@ def _pod_change(watch: Watch, what: str, pod: Json) -> tuple[str, str] | None:
     if what == "DELETED":
         known = watch.pods.pop(uid, None) is not None and not _is_of(pod, watch.removed)
         return (f"pod {name} is gone", "an unknown hand") if known else None
-    if uid in watch.pods:
+    if uid in watch.pods or not matters(watch.scope, pod):
         return None
     watch.pods[uid] = name
     return f"pod {name} came", "an unknown hand"

@@ -18,6 +18,7 @@ from deploy.cluster import client, lease, live, stack
 from deploy.cluster.client import connect
 from deploy.cluster.foreign import watching
 from deploy.cluster.refusals import ApiError
+from deploy.cluster.scope import Scope
 from deploy.cluster.stack import Wanted
 from deploy.lint.checking import check
 from deploy.phases import loaded_of
@@ -350,7 +351,7 @@ def test_a_watch_that_ends_misses_no_change(mesh, up, tmp_path, monkeypatch, nam
     with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside():
         through(between, mesh, tmp_path, monkeypatch)
         between.faults.append(fault)
-        with watching(connect(), NAMESPACE, "networking.istio.io/v1", heard.append) as watch:
+        with watching(connect(), Scope(NAME, NAMESPACE), "networking.istio.io/v1", heard.append) as watch:
             until(lambda: fault.answered, "the watch to be ended", 20)
             edited = api.get(mesh.api, VIRTUAL)["spec"]["http"]
             edited[0]["route"][0]["weight"], edited[0]["route"][1]["weight"] = 55, 45
