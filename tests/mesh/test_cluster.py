@@ -17,6 +17,8 @@ from deploy import asking
 from deploy.cluster import client, lease, live, stack
 from deploy.cluster.client import connect
 from deploy.cluster.foreign import watching
+from deploy.cluster.forward import forwarded
+from deploy.cluster.objects import listed
 from deploy.cluster.refusals import ApiError
 from deploy.cluster.scope import Scope
 from deploy.cluster.stack import Wanted
@@ -265,6 +267,13 @@ def action_up():
     stack.up(loaded_of(info), Wanted(gateway=info.gateway_url))
 
 
+def action_forward():
+    cluster = connect()
+    for pod in listed(cluster, "v1", "Pod", NAMESPACE, f"app={NAME}"):
+        with forwarded(cluster, pod, 8501) as url:
+            assert asking.ask(f"{url}/v1/models/digits_classifier").status == 200
+
+
 def action_lease():
     experiment = reading.load("digits").experiment
     with lease.leased(connect(), experiment), lease.leased(connect(), experiment):  # created, then updated
@@ -292,9 +301,9 @@ FAULTS = {
         Fault("GET .*tf-serving/pods/.*/portforward", 403, 9),
         "grant the verb 'create' on 'pods/portforward'",
     ),
-    "429 portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", 429, 2), None),
-    "503 portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", 503, 2), None),
-    "reset portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", RESET, 2), None),
+    "429 portforward": (action_forward, Fault("GET .*tf-serving/pods/.*/portforward", 429, 2), None),
+    "503 portforward": (action_forward, Fault("GET .*tf-serving/pods/.*/portforward", 503, 2), None),
+    "reset portforward": (action_forward, Fault("GET .*tf-serving/pods/.*/portforward", RESET, 2), None),
     "404 kind": (action_route, Fault("GET /apis/networking.istio.io/v1 ?$", 404, 9), "Istio is not installed there"),
     "404 patch": (action_route, Fault("PATCH .*virtualservices", 404, 9), "there is none .404"),
     "409": (action_route, Fault("PATCH .*virtualservices", 409, 9), "refuses to patch .* .409.: injected Conflict"),

@@ -13,7 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
 @pytest.fixture
 def runner(mesh, digits, tmp_path):  # noqa: ARG001 - its pods are our serving processes
-    return Runner(mesh, tmp_path, ("--gateway", mesh.gateway_url))
+    with mesh.inside():
+        return Runner(mesh, tmp_path, ("--gateway", mesh.gateway_url))
 
 
 def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, runner, tmp_path):
