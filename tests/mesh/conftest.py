@@ -20,10 +20,16 @@ from experiments.core.home import CHECKOUT
 
 
 def pytest_collection_modifyitems(items):
-    """The first test of a session waits for the mesh as well, and none of them is worth a failure on a busy machine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(600))
+    """The first test of a session waits for the mesh as well, and none of them is worth a failure on a busy machine.
+
+    Modules that need no trained model come first: models are trained while those mostly wait.
+    """
+    ours = [index for index, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    found = [items[index] for index in ours]
+    trained = {item.path for item in found if "trained" in item.fixturenames}
+    for index, item in zip(ours, sorted(found, key=lambda item: item.path in trained), strict=True):
+        items[index] = item
+        item.add_marker(pytest.mark.timeout(600))
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def training(request, models, tmp_path_factory):
         return
     here = Path(__file__).parent
     variables = {"SPLITPROOF_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(here)])}
-    command = [sys.executable, str(here / "plane" / "training.py"), str(home / "payloads")]
+    command = ["nice", sys.executable, str(here / "plane" / "training.py"), str(home / "payloads")]
     process = spawn(command, home / "log", variables)
     yield Training(home, process)
     end(process, 5)

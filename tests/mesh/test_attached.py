@@ -248,7 +248,6 @@ def test_a_prediction_by_hand_gets_in_with_the_same_files_and_a_line_says_why_no
 
 TOKEN = "hush-91c3-nobody-reads-this"  # noqa: S105 - nobody's
 IN_CLUSTER = (
-    "--set", "phases.0.for=1s", "--set", "phases.1.for=6s", "--set", "phases.2.for=1s",
     "--set", "abort_if={errors: 90%}", "--set", "on_end=baseline",
     "--set", "cohorts.everyone.headers={authorization: 'Bearer ${MESH_TOKEN}'}",
     "--load", "in-cluster", "--load-image", "registry.example/splitproof-load:1", "--workers", "2",
@@ -358,9 +357,9 @@ def test_without_a_route_header_each_change_is_a_bounded_transition_and_sigterm_
     mesh, url, access, tmp_path, monkeypatch
 ):
     """In the tutorial's profile nothing tells when a route is in force: what falls into that time is not judged."""
-    monkeypatch.setattr(effect, "BLIND_S", 1.5)  # it is 5; the same holds of it
+    monkeypatch.setattr(effect, "BLIND_S", 1.0)  # it is 5; the same holds of it
     before, folder = routes(mesh), tmp_path / "runs"
-    changes = ["attach=true", f"gateway.host={NAME}", *(each for each in SHORT if each != "--set"), "phases.0.for=1s"]
+    changes = ["attach=true", f"gateway.host={NAME}", *(each for each in SHORT if each != "--set")]
     wanted = Wanted(gateway=url, profile="tutorial", access=access)
     with mesh.inside(), pytest.raises(Stopped, match="SIGTERM"):
         threading.Thread(target=end_in_split, args=(folder,), daemon=True).start()
@@ -369,7 +368,7 @@ def test_without_a_route_header_each_change_is_a_bounded_transition_and_sigterm_
     assert (routes(mesh), nothing_of_ours(mesh)) == (before, True)
     found = [each for each in journal.changes(journal.read(path / "journal.jsonl")) if each.phase == "split"]
     lasted_s = [(each.effective_us - each.applied_us) / 1e6 for each in found]
-    assert lasted_s == pytest.approx([1.5], abs=0.5)
+    assert lasted_s == pytest.approx([1.0], abs=0.3)
     effective = [each for each in journal.read(path / "journal.jsonl") if isinstance(each, journal.Effective)]
     assert {(each.probes, each.seen) for each in effective} == {(0, False)}
     run = records.RunDir(path)
@@ -377,7 +376,7 @@ def test_without_a_route_header_each_change_is_a_bounded_transition_and_sigterm_
     assert {row.route for row in rows} == {None}
     within = [row for row in rows if found[0].applied_us < row.start_us < found[0].effective_us]
     report = examine(run).report
-    assert len(within) > 100
+    assert len(within) > 60
     assert report.records.transition >= len(within)
     assert report.records.judged > 0
 

@@ -22,7 +22,7 @@ def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, r
     with mesh.inside():
         grant(mesh, "deployer")
         runner.extra["KUBECONFIG"] = str(kubeconfig_of(mesh, "splitproof-deployer", tmp_path))
-    ended = runner.run("--set", "load.arrivals=160/s")
+    ended = runner.run("--set", "load.arrivals=200/s")
     assert ended.code in (0, 3), ended.text
     assert ended.required <= {"shown", "undecided"}
     judged = ended.report["records"]["judged"]
@@ -41,7 +41,7 @@ def test_a_canary_that_fails_is_stopped_by_the_brake(mesh, runner, trained):
     mesh.kubelet.rules.insert(0, serving("digits_classifier", trained, {"large": ["--failure-rate", "0.5"]}))
     try:
         ended = runner.run(
-            "--set", "abort_if={errors: 20%}", "--set", "phases.0.for=1s", "--set", "phases.1.for=60s"
+            "--set", "abort_if={errors: 20%}", "--set", "phases.1.for=60s"
         )  # fmt: skip
     finally:
         mesh.kubelet.rules.pop(0)

@@ -21,7 +21,8 @@ from plane.processes import Place, start
 from experiments.core.children import end
 
 _EVERY_S = 0.15
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.2
+"""For a process whose pod is gone: its grace is over, and who waits for open connections waits for nobody."""
 
 
 @dataclass(frozen=True)
