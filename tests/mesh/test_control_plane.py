@@ -13,7 +13,8 @@ from plane.traffic import Seen, ask, by_version
 from plane.waiting import until
 from scipy.stats import binomtest
 
-from experiments.core import reading
+from deploy.__main__ import deploy
+from experiments.core import command, reading
 from experiments.core.routing import Request, expected_shares, phase_expectations, predict_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
@@ -86,13 +87,18 @@ def kubectl_apply(mesh, profile):
     return done.stdout
 
 
-def up_tried(mesh, *options):
-    """What `up` would do, as the server's dry run has it."""
-    command = [sys.executable, "-m", "deploy", "up", "quickstart", "--target", "kubernetes", "--dry-run"]
-    return mesh.run([*command, "--profile", "tutorial", *options])
+def up_tried(mesh, capsys, *options):
+    """What `up` would do, as the server's dry run has it: exit code, and what it says here and there."""
+    words = ["up", "quickstart", "--target", "kubernetes", "--dry-run", "--profile", "tutorial"]
+    with mesh.inside(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(mesh.kubeconfig))
+        code = command.run(deploy, "python -m deploy", [*words, *options])
+    return code, *capsys.readouterr()
 
 
-def test_what_kubectl_has_applied_a_second_time_changes_nothing_and_up_names_kubectl_or_takes_it_over(mesh, stack):
+def test_what_kubectl_has_applied_a_second_time_changes_nothing_and_up_names_kubectl_or_takes_it_over(
+    mesh, stack, capsys
+):
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on the PATH")
     stack.route("split")
@@ -103,13 +109,13 @@ def test_what_kubectl_has_applied_a_second_time_changes_nothing_and_up_names_kub
     assert generations(mesh, stack.manifests) == before
     if stack.profile == "hardened":
         return
-    other = up_tried(mesh, "--phase", "dark-launch")
-    assert other.returncode == 2
-    (line,) = other.stderr.splitlines()
+    code, _, said = up_tried(mesh, capsys, "--phase", "dark-launch")
+    assert code == 2
+    (line,) = said.splitlines()
     assert '"kubectl-client-side-apply"' in line
     assert line.endswith("--force-conflicts takes them over.")
-    forced = up_tried(mesh, "--phase", "dark-launch", "--force-conflicts")
-    assert forced.stdout.count(": accepted") == len(stack.manifests), forced.stderr
+    code, accepted, said = up_tried(mesh, capsys, "--phase", "dark-launch", "--force-conflicts")
+    assert (code, accepted.count(": accepted")) == (0, len(stack.manifests)), said
 
 
 def test_every_object_is_accepted_and_every_pod_gets_its_sidecar(mesh, stack):

@@ -22,7 +22,7 @@ def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, r
     with mesh.inside():
         grant(mesh, "deployer")
         runner.extra["KUBECONFIG"] = str(kubeconfig_of(mesh, "splitproof-deployer", tmp_path))
-    ended = runner.run("--set", "load.arrivals=200/s")
+    ended = runner.run("--set", "load.arrivals=240/s")
     assert ended.code in (0, 3), ended.text
     assert ended.required <= {"shown", "undecided"}
     judged = ended.report["records"]["judged"]
