@@ -327,14 +327,21 @@ def test_weights_that_somebody_edits_under_the_run_are_the_routing_s_fault_and_t
     assert after[key]["spec"] == before[key]["spec"]
 
 
-def test_a_brake_on_the_p99_ends_the_run_within_seconds_and_on_end_leave_leaves_its_routes(mesh, runner, theirs):
+def test_a_brake_on_the_p99_ends_the_run_within_seconds_and_on_end_leave_leaves_its_routes(
+    mesh, theirs, url, access, tmp_path
+):
     before = as_they_are(mesh, theirs)
-    ended = runner.run("--set", "abort_if={p99: 0.5ms}", "--set", "phases.0.for=60s", "--set", "on_end=leave")
-    assert ended.code in (3, 4), ended.text
-    stopped = ended.info.ended
+    changes = ["attach=true", f"gateway.host={NAME}", *(each for each in SHORT if each != "--set")]
+    changes += ["abort_if={p99: 0.5ms}", "phases.0.for=60s", "on_end=leave"]
+    with mesh.inside():
+        target = Kubernetes(Wanted(gateway=url, access=access))
+        outcome = conduct(reading.load("digits", changes), Options(tmp_path / "runs", target=target), Narrator())
+    assert outcome.report.verdict.exit_code in (3, 4), outcome.report.verdict
+    info = records.read_info(outcome.run)
+    stopped = info.ended
     said = r"aborted: p99 of the last \d+ requests to small is .* s; abort_if.p99 is 0.0005 s"
     assert re.search(said, stopped.detail)
-    assert (stopped.at_us - ended.info.load_started_us) / 1e6 < 100 / 120 + 5  # 100 requests, and five seconds
+    assert (stopped.at_us - info.load_started_us) / 1e6 < 100 / 120 + 5  # 100 requests, and five seconds
     assert untouched(before, as_they_are(mesh, theirs))
     assert nothing_of_ours(mesh)
     experiment = reading.load("digits").experiment

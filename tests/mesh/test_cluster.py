@@ -23,7 +23,6 @@ from deploy.cluster.refusals import ApiError
 from deploy.cluster.scope import Scope
 from deploy.cluster.stack import Wanted
 from deploy.lint.checking import check
-from deploy.phases import loaded_of
 from experiments.conductor import Options, conduct
 from experiments.core import reading
 from experiments.core.errors import StackError
@@ -262,11 +261,6 @@ def action_status():
     stack.status("digits")
 
 
-def action_up():
-    info = read_stack("digits")
-    stack.up(loaded_of(info), Wanted(gateway=info.gateway_url))
-
-
 def action_forward():
     cluster = connect()
     for pod in listed(cluster, "v1", "Pod", NAMESPACE, f"app={NAME}"):
@@ -297,7 +291,7 @@ FAULTS = {
     ),
     "403 update": (action_lease, Fault("PUT .*leases", 403, 9), "grant the verb 'update' on 'leases.coordination"),
     "403 portforward": (
-        action_up,
+        action_forward,
         Fault("GET .*tf-serving/pods/.*/portforward", 403, 9),
         "grant the verb 'create' on 'pods/portforward'",
     ),

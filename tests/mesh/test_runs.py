@@ -6,7 +6,13 @@ import pytest
 from plane import api
 from plane.accounts import grant, kubeconfig_of
 from plane.mesh import serving
-from plane.runner import Runner
+from plane.runner import SHORT, Runner
+
+from deploy.cluster.stack import Wanted
+from experiments.conductor import Options, conduct
+from experiments.core import reading, records
+from experiments.progress import Narrator
+from experiments.targets import Kubernetes
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
@@ -37,15 +43,17 @@ def test_a_healthy_run_names_every_arm_breaks_nothing_and_leaves_nothing(mesh, r
         assert api.listed(mesh.api, "coordination.k8s.io/v1", "Lease", "tf-serving") == []
 
 
-def test_a_canary_that_fails_is_stopped_by_the_brake(mesh, runner, trained):
+def test_a_canary_that_fails_is_stopped_by_the_brake(mesh, digits, trained, tmp_path):  # noqa: ARG001 - its home
     mesh.kubelet.rules.insert(0, serving("digits_classifier", trained, {"large": ["--failure-rate", "0.5"]}))
+    changes = [*(each for each in SHORT if each != "--set"), "abort_if={errors: 20%}", "phases.1.for=60s"]
     try:
-        ended = runner.run(
-            "--set", "abort_if={errors: 20%}", "--set", "phases.1.for=60s"
-        )  # fmt: skip
+        with mesh.inside():
+            target = Kubernetes(Wanted(gateway=mesh.gateway_url))
+            outcome = conduct(reading.load("digits", changes), Options(tmp_path / "runs", target=target), Narrator())
     finally:
         mesh.kubelet.rules.pop(0)
-    assert ended.code in (1, 4), ended.text
-    stopped = ended.info.ended
-    assert (stopped.at_us - ended.info.load_started_us) / 1e6 < 60  # the phase alone would have taken that long
+    assert outcome.report.verdict.exit_code in (1, 4), outcome.report.verdict
+    info = records.read_info(outcome.run)
+    stopped = info.ended
+    assert (stopped.at_us - info.load_started_us) / 1e6 < 60  # the phase alone would have taken that long
     assert re.search(r"aborted: \d+ of the last \d+ requests to large failed; abort_if.errors is 0.2", stopped.detail)

@@ -16,7 +16,7 @@ from experiments.core import records
 from experiments.core.home import CHECKOUT
 
 SHORT = (
-    "--set", "load.warmup=0.4s", "--set", "phases.0.for=1s", "--set", "phases.1.for=4s", "--set", "phases.2.for=1s",
+    "--set", "load.warmup=0.4s", "--set", "phases.0.for=1s", "--set", "phases.1.for=3s", "--set", "phases.2.for=1s",
     "--set", FEW, "--set", "claims.latency={p50: {margin: +900%, required: false}}",
 )  # fmt: skip
 """What makes a run short; latencies of so few seconds decide nothing, and are not asked for."""
