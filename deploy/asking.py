@@ -1,8 +1,12 @@
-"""One question over HTTP on a connection of its own: to a pod, through the gateway, to Envoy's admin page."""
+"""One question over HTTP on a connection of its own: to a pod, through the gateway, to Envoy's admin page.
 
+Many questions to one pod share a connection.
+"""
+
+import contextlib
 import http.client
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
@@ -43,12 +47,39 @@ def ask(
     connection = _connection(parts, timeout_s, access)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     try:
-        connection.request(method, target, body, headers)
+        return _exchanged(connection, method, target, body, headers)
+    finally:
+        connection.close()
+
+
+def _exchanged(
+    connection: http.client.HTTPConnection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+) -> Answer | None:
+    try:
+        connection.request(method, target, body, dict(headers))
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, found, response.read())
     except (OSError, http.client.HTTPException):
         return None
+
+
+@contextlib.contextmanager
+def kept(url: str, timeout_s: float = _TIMEOUT_S) -> Iterator[Callable[[str, bytes], Answer | None]]:
+    """A function that posts JSON to paths of a host over one connection: setting one up may cost many times the answer.
+
+    After no answer the next question has a connection of its own again.
+    """
+    connection = _connection(urlsplit(url), timeout_s, DIRECT)
+
+    def post(path: str, body: bytes) -> Answer | None:
+        answer = _exchanged(connection, "POST", path, body, {"Content-Type": "application/json"})
+        if answer is None:
+            connection.close()
+        return answer
+
+    try:
+        yield post
     finally:
         connection.close()
 

@@ -64,9 +64,10 @@ def find(cluster: Cluster) -> Istio:
     webhooks = listed(
         cluster, "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "", "app=sidecar-injector"
     )
-    revisions = sorted(
-        {str((each["metadata"].get("labels") or {}).get("istio.io/rev", "default")) for each in webhooks}
-    )
+    labels = [each["metadata"].get("labels") or {} for each in webhooks]
+    # A namespace may name a revision, or a tag that stands for one.
+    tags = {str(each["istio.io/tag"]) for each in labels if each.get("istio.io/tag")}
+    revisions = sorted({str(each.get("istio.io/rev", "default")) for each in labels} | tags)
     return Istio(served[0], _version(pods), revisions)
 
 

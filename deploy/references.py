@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
 
-from deploy.asking import Answer, ask
+from deploy.asking import Answer, kept
 from experiments.core.answers import UndecodableAnswerError, Vector, distance, output_vector
 from experiments.core.attribution import MAX_RADIUS_FRACTION, Reference, match_radius, separation, tells_apart
 from experiments.core.errors import StackError
@@ -156,25 +157,25 @@ def _ask_pod(pod: Pod, path: str, bodies: Mapping[str, bytes]) -> _Asked:
     outputs: dict[str, list[Vector]] = {name: [] for name in bodies}
     reasons: dict[str, str] = {}
     began = time.monotonic()
-    for done in range(ASKED):
-        for name, body in bodies.items():
-            output, reason = _ask_once(f"{pod.url}{path}", body)
-            if output is None:
-                reasons[name] = reason
-            else:
-                outputs[name].append(output)
-        spent = time.monotonic() - began
-        if spent / (done + 1) * (done + 2) > BUDGET_S:
-            break
+    with kept(pod.url, _TIMEOUT_S) as post:
+        for done in range(ASKED):
+            for name, body in bodies.items():
+                output, reason = _ask_once(partial(post, path, body))
+                if output is None:
+                    reasons[name] = reason
+                else:
+                    outputs[name].append(output)
+            spent = time.monotonic() - began
+            if spent / (done + 1) * (done + 2) > BUDGET_S:
+                break
     return _Asked(pod, outputs, {name: reason for name, reason in reasons.items() if not outputs[name]})
 
 
-def _ask_once(url: str, body: bytes) -> tuple[Vector | None, str]:
+def _ask_once(ask: Callable[[], Answer | None]) -> tuple[Vector | None, str]:
     """An output; a pod may fail now and then (that is for the failures claim to judge), so it is asked again."""
     reason = "it was not asked"
     for _ in range(_ATTEMPTS):
-        headers = {"Content-Type": "application/json"}
-        answer = ask(url, method="POST", body=body, headers=headers, timeout_s=_TIMEOUT_S)
+        answer = ask()
         try:
             if answer is not None and answer.status == 200:  # noqa: PLR2004
                 return output_vector(answer.body), ""

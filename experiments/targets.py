@@ -142,9 +142,9 @@ class Kubernetes:
             url = held.enter_context(stack.gateway(cluster, info))
             book = StackDir(stack_dir(loaded.experiment.name)).journal
             api = info.cluster.istio if info.cluster else ""
-            space, elsewhere = loaded.experiment.namespace, switch.gateway_spaces(cluster, info, loaded.experiment)
+            scope = switch.scope_of(cluster, info, loaded.experiment)
             self._watch = held.enter_context(
-                foreign.watching(cluster, space, api, lambda entry: _note(entry, book, narrator), elsewhere)
+                foreign.watching(cluster, scope, api, lambda entry: _note(entry, book, narrator))
             )
             yield msgspec.structs.replace(info, gateway_url=url)
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from experiments.core import command, home
-from experiments.core.access import DIRECT, access_of, expanded
+from experiments.core.access import DIRECT, access_of, expanded, refuse_untrusted
 from experiments.core.answers import UndecodableAnswerError, Vector, output_vector
 from experiments.core.attribution import Attribution, Reference, attribute
 from experiments.core.errors import Exit, ProvisionError
@@ -77,6 +77,8 @@ def predict_command(
     said = {name: value for name, value in {"host": host_header, **over_tls}.items() if value is not None}
     access = access_of(chosen, msgspec.structs.replace(stack.access if stack else DIRECT, **said))
     answer, latency_ms = _ask(target(url, access), chosen, asked, (expanded(_headers(headers)), timeout))
+    if not answer.status:
+        refuse_untrusted(url, access)  # who was turned away before HTTP wants to know why
     click.echo("\n".join(_described(answer, latency_ms, chosen, asked)))
     return Exit.PROMOTE if answer.status == _OK and _output(answer) is not None else Exit.USAGE
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import get, name_of
@@ -74,7 +75,7 @@ def _needed(cluster: Cluster, experiment: Experiment, version: str, kind: str) -
 
 def _gateway(cluster: Cluster, experiment: Experiment, api: str, virtual: Json) -> Json | None:
     """The first Gateway that a VirtualService names."""
-    for space, name in _gateways(virtual, experiment.namespace):
+    for space, name in gateways_of(virtual, experiment.namespace):
         metadata = {"name": name, "namespace": space}
         found = get(cluster, {"apiVersion": api, "kind": "Gateway", "metadata": metadata})
         if found is not None:
@@ -82,16 +83,21 @@ def _gateway(cluster: Cluster, experiment: Experiment, api: str, virtual: Json) 
     return None
 
 
-def gateway_spaces(virtual: Json, namespace: str) -> list[str]:
+def gateway_spaces(virtual: Mapping[str, Any], namespace: str) -> list[str]:
     """The namespaces other than its own of the Gateways that a VirtualService names.
 
     >>> gateway_spaces({"spec": {"gateways": ["mesh", "own", "istio-system/public"]}}, "shop")
     ['istio-system']
     """
-    spaces = (space for space, _ in _gateways(virtual, namespace))
+    spaces = (space for space, _ in gateways_of(virtual, namespace))
     return list(dict.fromkeys(space for space in spaces if space != namespace))
 
 
-def _gateways(virtual: Json, namespace: str) -> list[tuple[str, str]]:
+def gateways_of(virtual: Mapping[str, Any], namespace: str) -> list[tuple[str, str]]:
+    """The Gateways that a VirtualService in a namespace names, by namespace and name.
+
+    >>> gateways_of({"spec": {"gateways": ["mesh", "own", "istio-system/public"]}}, "shop")
+    [('shop', 'own'), ('istio-system', 'public')]
+    """
     named = [str(each).rpartition("/") for each in (virtual.get("spec") or {}).get("gateways") or ()]
     return [(space if space not in {"", "."} else namespace, name) for space, _, name in named if name != "mesh"]

@@ -3,13 +3,14 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.cluster.client import Cluster, Json
 from deploy.cluster.objects import MANAGER, listing, name_of, watched
 from deploy.cluster.ownership import last_editor
+from deploy.cluster.scope import Scope, matters
 from experiments.core.errors import StackError
 from experiments.core.journal import ROUTING_KINDS, Foreign
 
@@ -19,7 +20,8 @@ Key = tuple[str, str, str]
 Mark = tuple[str, int]
 
 _WATCH_S = 60
-_PAUSE_S = 1.0
+_FIRST_PAUSE_S, _PAUSE_S = 0.1, 1.0
+"""Before what a watch that broke off has missed is caught up with: soon, and not so soon where it breaks off again."""
 _BLIND_US = 10_000_000
 """How long nothing may be seen of a kind before that is told; what is seen in time again is caught up with."""
 
@@ -34,7 +36,7 @@ class Watch:
     """
 
     cluster: Cluster
-    namespace: str
+    scope: Scope
     told: Told
     known: dict[Key, Mark] = field(default_factory=dict)
     routed: dict[str, int] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class Watch:
 
     def gone(self, kind: str, name: str) -> None:
         """Remember that we have deleted an object; call it holding the lock."""
-        self.known.pop((kind, self.namespace, name), None)
+        self.known.pop((kind, self.scope.namespace, name), None)
         if kind == "Deployment":
             self.removed.add(name)
 
@@ -82,25 +84,23 @@ class _Kind:
 
 
 @contextlib.contextmanager
-def watching(
-    cluster: Cluster, namespace: str, istio_api: str, told: Told, elsewhere: Sequence[str] = ()
-) -> Iterator[Watch]:
-    """Tell of every change that is not ours, for as long as the block.
+def watching(cluster: Cluster, scope: Scope, istio_api: str, told: Told) -> Iterator[Watch]:
+    """Tell of every change that is not ours and has to do with us, for as long as the block.
 
     Args:
         cluster: Where.
-        namespace: The experiment's.
+        scope: What has to do with us; Gateways in other namespaces are watched there.
         istio_api: The API version of the routing.
         told: Told of each change.
-        elsewhere: Other namespaces whose Gateways the routes are bound to.
 
     Raises:
         ApiError: what is there now cannot be listed.
     """
-    watch = Watch(cluster, namespace, told)
+    watch = Watch(cluster, scope, told)
     kinds = [*((istio_api, kind) for kind in ROUTING_KINDS), ("apps/v1", "Deployment"), ("v1", "Pod")]
-    watched_all = [_Kind(version, kind, namespace) for version, kind in kinds]
-    watched_all += [_Kind(istio_api, "Gateway", space) for space in elsewhere if space != namespace]
+    watched_all = [_Kind(version, kind, scope.namespace) for version, kind in kinds]
+    elsewhere = sorted({space for space, _ in scope.gateways if space != scope.namespace})
+    watched_all += [_Kind(istio_api, "Gateway", space) for space in elsewhere]
     since = [_know(watch, each) for each in watched_all]
     threads = [
         threading.Thread(target=_follow, args=(watch, each, start), name=f"watch {each.kind}", daemon=True)
@@ -125,6 +125,8 @@ def _know(watch: Watch, kind: _Kind) -> str:
 
 def _remember(watch: Watch, item: Json) -> None:
     metadata = item["metadata"]
+    if not matters(watch.scope, item):
+        return
     if item["kind"] == "Pod":
         watch.pods[metadata["uid"]] = metadata["name"]
     else:
@@ -133,20 +135,21 @@ def _remember(watch: Watch, item: Json) -> None:
 
 def _follow(watch: Watch, kind: _Kind, since: str) -> None:
     """Watch one kind until told to end; a watch that breaks off or is too old begins anew from a list."""
-    blind_us, told = 0, False
+    blind_us, told, pause_s = 0, False, _FIRST_PAUSE_S
     while not watch.ended.is_set():
         try:
             for event in watched(watch.cluster, kind.version, kind.kind, kind.namespace, since, _WATCH_S):
                 if watch.ended.is_set():
                     return
-                blind_us, told = 0, False
+                blind_us, told, pause_s = 0, False, _FIRST_PAUSE_S
                 since = str(event["object"]["metadata"].get("resourceVersion") or since)
                 if event["type"] != "BOOKMARK":
                     _hear(watch, event["type"], {"apiVersion": kind.version, "kind": kind.kind, **event["object"]})
         except StackError as error:
             blind_us = blind_us or _now_us()
             watch.troubles.append(str(error))
-            watch.ended.wait(_PAUSE_S)
+            watch.ended.wait(pause_s)
+            pause_s = _PAUSE_S
             caught_up = _catch_up(watch, kind, blind_us)
             if caught_up:
                 since, blind_us, told = caught_up, 0, False
@@ -193,6 +196,8 @@ def _hear(watch: Watch, what: str, item: Json, since_us: int | None = None) -> N
 
 def _change(watch: Watch, what: str, item: Json) -> tuple[str, str] | None:
     key, (uid, generation) = _key(item), _mark(item)
+    if key not in watch.known and not matters(watch.scope, item):
+        return None
     before_uid, before = watch.known.get(key, ("", -1))
     if what == "DELETED":
         if before < 0 or uid != before_uid:  # not known, or the one before the one that is there now
@@ -230,7 +235,7 @@ def _pod_change(watch: Watch, what: str, pod: Json) -> tuple[str, str] | None:
     if what == "DELETED":
         known = watch.pods.pop(uid, None) is not None and not _is_of(pod, watch.removed)
         return (f"pod {name} is gone", "an unknown hand") if known else None
-    if uid in watch.pods:
+    if uid in watch.pods or not matters(watch.scope, pod):
         return None
     watch.pods[uid] = name
     return f"pod {name} came", "an unknown hand"

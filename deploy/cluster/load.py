@@ -28,7 +28,7 @@ KINDS = (("batch/v1", "Job"), ("v1", "Service"), ("v1", "ConfigMap"), ("v1", "Se
 """What is taken down; a Namespace and a claim are never ours to delete."""
 
 _GONE_WITHIN_S = 60.0
-_EVERY_S = 0.5
+_EVERY_S = 0.25
 _SILENT_S = 20.0
 """Without an answer of the master for so long, the load counts as lost."""
 

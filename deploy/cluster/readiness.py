@@ -11,7 +11,7 @@ from experiments.core.errors import StackError
 
 Progress = Callable[[str], None]
 
-_EVERY_S = 0.5
+_EVERY_S = 0.25
 HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"})
 """Reasons of a waiting container that no further waiting mends."""
 

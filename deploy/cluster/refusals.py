@@ -12,6 +12,16 @@ RETRIED = frozenset({TOO_MANY, 500, 502, 503, 504})
 """Statuses that another attempt may mend."""
 
 
+_NOT_RIGHTS = (
+    "admission webhook",
+    "ValidatingAdmissionPolicy",
+    "violates PodSecurity",
+    "exceeded quota",
+    "being terminated",
+)
+"""A 403 is also what admission answers, to whom every right is granted."""
+
+
 class ApiError(StackError):
     """The API server refused a request; `status` is its HTTP status, 0 if there was no answer."""
 
@@ -74,7 +84,7 @@ def _status(body: bytes) -> Mapping[str, Any]:
 def _sentence(asked: Asked, status: int, message: str, causes: Sequence[Mapping[str, str]]) -> str:
     if status == UNAUTHORIZED:
         return f"does not accept the context's credentials (401, to {asked}); log in again."
-    if status == FORBIDDEN and "admission webhook" not in message:
+    if status == FORBIDDEN and not any(words in message for words in _NOT_RIGHTS):
         rule = f"grant the verb {asked.verb!r} on {asked.resource!r}"
         return f"forbids to {asked} (403): {message}; {rule} (deploy/rbac has the roles that each mode needs)."
     if status == CONFLICT and causes:

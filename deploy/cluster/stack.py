@@ -32,7 +32,7 @@ from deploy.model_info import ModelInfo
 from deploy.phases import ON_END, Edit, ending, ending_http, find_phase, loaded_of, stated
 from deploy.staging import stage
 from experiments.core import journal
-from experiments.core.access import DIRECT, Access, access_of, refuse_unset, refuse_unusable
+from experiments.core.access import DIRECT, Access, access_of, refuse_unset, refuse_untrusted, refuse_unusable
 from experiments.core.errors import StackError
 from experiments.core.home import stack_dir
 from experiments.core.reading import Loaded, experiment_hash, to_mapping
@@ -160,6 +160,7 @@ def _attach(
 def _route_first(cluster: Cluster, loaded: Loaded, info: StackInfo, phase: str, edit: Edit | None) -> None:
     lease.refuse_leased(cluster, loaded.experiment)  # it may have been taken while we waited for pods
     with gateway(cluster, info) as url:
+        refuse_untrusted(url, info.access)  # no probe could see a route, and no load go its way
         reached = msgspec.structs.replace(info, gateway_url=url)
         state = StackDir(stack_dir(loaded.experiment.name))
         switch.change(cluster, reached, state, find_phase(loaded, phase), How("deploy up", edit))

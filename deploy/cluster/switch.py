@@ -11,6 +11,7 @@ from deploy.cluster.foreign import Watch
 from deploy.cluster.objects import delete, get, merge, name_of
 from deploy.cluster.readiness import Progress, await_ready
 from deploy.cluster.refusals import CONFLICT, ApiError, owners
+from deploy.cluster.scope import Scope
 from deploy.form import Form, Profile
 from deploy.manifests import manifests
 from deploy.phases import Edit, loaded_of, now_us
@@ -89,10 +90,15 @@ def live_routes(cluster: Cluster, experiment: Experiment, istio_api: str) -> lis
     return None if found is None else (found.get("spec") or {}).get("http") or []
 
 
-def gateway_spaces(cluster: Cluster, stack: StackInfo, experiment: Experiment) -> list[str]:
-    """The other namespaces whose Gateways the live VirtualService of an experiment is bound to."""
-    found = get(cluster, virtual_service_of(experiment, _api(stack)))
-    return attached.gateway_spaces(found or {}, experiment.namespace)
+def scope_of(cluster: Cluster, stack: StackInfo, experiment: Experiment) -> Scope:
+    """What the requests of a run go through, as it is now."""
+    name, space = experiment.service, experiment.namespace
+    virtual = get(cluster, virtual_service_of(experiment, _api(stack))) or {}
+    service = (
+        get(cluster, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": space}}) or {}
+    )
+    selector = (service.get("spec") or {}).get("selector") or {}
+    return Scope(name, space, selector, frozenset(attached.gateways_of(virtual, space)))
 
 
 def routes_of(cluster: Cluster, stack: StackInfo, loaded: Loaded) -> list[Json]:

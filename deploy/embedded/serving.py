@@ -267,4 +267,7 @@ def serve(  # noqa: PLR0913 - one argument for each option
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow does without Keras where it cannot be imported. A graph is served without it, and importing it takes as
+    # long as all the rest.
+    sys.modules["keras"] = None  # type: ignore[assignment]
     command.main(serve, "python -m deploy.embedded.serving")

@@ -4,8 +4,10 @@ A header's value may hold `${NAME}`: a variable of the environment of whoever se
 that is written (experiment, run directory, journal, report, arguments), and is put in when a request is made.
 """
 
+import contextlib
 import os
 import re
+import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +19,13 @@ from experiments.core.errors import StackError
 from experiments.core.spec import Experiment
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+_OTHER_NAME = 62
+"""OpenSSL's code for a certificate of another name."""
+_SHAKEN_WITHIN_S = 5.0
+_ATTEMPTS = 3
+_SILENCE_S = 0.5
+"""A server that says nothing for so long after the handshake has taken us."""
 
 
 class Access(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,6 +105,66 @@ def _unusable(option: str, path: str, error: OSError, remedy: str) -> StackError
     if option == "--ca-file" and isinstance(error, ssl.SSLError):
         why = "no PEM certificates"
     return StackError(f"{option} {path}: cannot be used: {why}; {remedy}.")
+
+
+def refuse_untrusted(url: str, access: Access) -> None:
+    """Raise if a host and we do not trust each other over TLS; one that is not there at all is for others to tell.
+
+    Raises:
+        StackError: its certificate is not trusted, or it does not take ours; the message names the option.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    equip(context, access)
+    name = access.server_name(parts.hostname or "")
+    where = f"{parts.scheme}://{parts.netloc}, asked for {name}"
+    for _ in range(_ATTEMPTS):
+        try:
+            _shake_hands((parts.hostname or "", parts.port or 443), context, name)
+        except ssl.SSLCertVerificationError as error:
+            raise StackError(f"{where}: {_untrusted(error)}") from error
+        except ssl.SSLError as error:
+            if "ALERT" in (error.reason or ""):
+                raise StackError(f"{where}: {_turned_away(error, access)}") from error
+        except OSError:
+            pass  # what was said may be lost with a connection that breaks: once more
+        else:
+            return
+
+
+def _shake_hands(address: tuple[str, int], context: ssl.SSLContext, name: str) -> None:
+    """Connect, and listen for a while: a server of TLS 1.3 looks at our certificate when our half is done already.
+
+    Its alert would be lost if we had sent something that it does not read.
+    """
+    with (
+        socket.create_connection(address, _SHAKEN_WITHIN_S) as plain,
+        context.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        connection.settimeout(_SILENCE_S)
+        with contextlib.suppress(TimeoutError):
+            if not connection.recv(1):
+                raise ConnectionResetError
+
+
+def _untrusted(error: ssl.SSLCertVerificationError) -> str:
+    why = error.verify_message.rstrip(".")
+    remedy = "ask for a name that it has with --sni NAME, or with gateway.host in the experiment"
+    if error.verify_code != _OTHER_NAME:
+        remedy = "name the authority that signed it with --ca-file FILE"
+    return f"its certificate is not trusted ({why}); {remedy}."
+
+
+def _turned_away(error: ssl.SSLError, access: Access) -> str:
+    why = str(error.reason).partition("ALERT_")[2].lower().replace("_", " ")
+    if access.client_cert is None:
+        return (
+            f"it turns us away ({why}), and we show no certificate; give one with --client-cert and --client-key, if "
+            "it asks for that."
+        )
+    return f"it does not take the certificate {access.client_cert} ({why}); give one of an authority that it trusts."
 
 
 def variables(values: Iterable[str]) -> list[str]:

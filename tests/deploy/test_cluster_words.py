@@ -21,6 +21,12 @@ def status(message, **more):
         (401, status("Unauthorized"), "does not accept the context's credentials (401"),
         (403, status("no"), "grant the verb 'patch' on 'virtualservices.networking.istio.io'"),
         (403, status("admission webhook denied"), "refuses to patch virtualservices.networking.istio.io web"),
+        (
+            403,
+            status("exceeded quota: small, requested: pods=1"),
+            "quota: small, requested: pods=1; mend",
+        ),
+        (403, status('namespace "shop" because it is being terminated'), "it is being terminated; mend what it names"),
         (404, status("not found"), "there is none (404): not found; create it first."),
         (422, status("weight -30 < 0"), "as invalid (422): weight -30 < 0; mend the experiment."),
         (429, status("slow down"), "too many requests to patch"),

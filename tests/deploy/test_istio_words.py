@@ -7,7 +7,7 @@ from api_server import Fault
 
 from deploy.cluster.client import Cluster, connect
 from deploy.cluster.readiness import await_ready, pod_reason
-from deploy.istio import Istio, given, ingress, install, refuse_too_old
+from deploy.istio import Istio, find, given, ingress, injection, install, refuse_too_old
 from experiments.core.errors import StackError
 from experiments.core.stack import PLAIN
 
@@ -27,6 +27,23 @@ def test_a_release_that_is_too_old_is_refused_with_both_versions_and_the_way_out
         "Istio 1.21.6 is too old for VirtualService web: networking.istio.io/v1 came with 1.22; upgrade it, or use its "
         "own networking.istio.io/v1beta1."
     )
+
+
+def test_a_namespace_may_name_a_revision_or_a_tag_that_stands_for_one(lab):
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    istiod = {"name": "istiod-1", "namespace": "istio-system", "labels": {"app": "istiod"}}
+    lab.put({"kind": "Pod", "apiVersion": "v1", "metadata": istiod, "spec": {"containers": []}, "status": ready})
+    for name, labels in (("one", {"istio.io/rev": "1-31"}), ("two", {"istio.io/rev": "1-31", "istio.io/tag": "prod"})):
+        metadata = {"name": name, "labels": {"app": "sidecar-injector", **labels}}
+        kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+        lab.put({**kind, "metadata": metadata})
+    found = find(connect())
+    assert found.revisions == ["1-31", "prod"]
+    for revision, said in (("1-31", None), ("prod", None), ("1-30", "names no injector; there are: 1-31, prod")):
+        labels = {"istio.io/rev": revision}
+        lab.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}})
+        why = injection(connect(), "shop", found)
+        assert why is said or why.endswith(said)
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
 """Names, certificates and secrets of a gateway: a real Envoy lets in only whoever has all of them right."""
 
+import contextlib
 import re
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 from deploy.asking import ask
 from deploy.cluster.effect import Eyes, await_effective
 from experiments.core import reading
-from experiments.core.access import Access, access_of, expanded, refuse_unset
+from experiments.core.access import Access, access_of, expanded, refuse_unset, refuse_untrusted
 from experiments.core.errors import ExperimentError, StackError
 from experiments.core.home import CHECKOUT
 from loadgen.predict import Connections, Dialer, predict, request_head, target
@@ -84,6 +88,41 @@ def test_whoever_has_all_of_it_right_is_let_in_and_nobody_else(front, access, mo
     assert (probe and probe.status) == status
     if error is None:
         assert (answer.body.decode(), answer.route) == (ANSWER, ROUTE)
+
+
+TOLD = {
+    "no certificate": "we show no certificate; give one with --client-cert and --client-key",
+    "another authority": r"is not trusted \(.*\); name the authority that signed it with --ca-file FILE\.$",
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_whoever_is_turned_away_is_told_by_what_and_which_option_mends_it(front, access, what):
+    refuse_untrusted(front.url, access)
+    with pytest.raises(StackError, match=TOLD[what]) as told:
+        refuse_untrusted(front.url, msgspec.structs.replace(access, **WRONG[what][0]))
+    assert str(told.value).startswith(f"{front.url}, asked for ")
+    assert "\n" not in str(told.value)
+
+
+def test_a_certificate_of_another_name_is_told_with_the_option_for_names(front, access):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(front.ca.parent / "server.crt", front.ca.parent / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=greet, args=(server, context), daemon=True).start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(StackError, match=r"is not trusted \(.*other\.example.*\); ask for a name .*--sni NAME"):
+            refuse_untrusted(url, msgspec.structs.replace(access, sni="other.example"))
+
+
+def greet(server, context):
+    with contextlib.suppress(OSError), server.accept()[0] as plain:
+        context.wrap_socket(plain, server_side=True).close()
+
+
+def test_who_is_not_there_at_all_is_for_others_to_tell(access):
+    refuse_untrusted("https://127.0.0.1:9", access)
+    refuse_untrusted("http://127.0.0.1:9", access)
 
 
 def test_probes_for_a_route_send_the_cohorts_secret_under_the_gateways_name(front, access, loaded, monkeypatch):

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -14,13 +16,23 @@ from plane.objects import FEW, apply_all, remove_all
 
 from deploy import models as provisioning
 from experiments.core import reading
+from experiments.core.children import end, last_lines, spawn
+from experiments.core.home import CHECKOUT
 
 
 def pytest_collection_modifyitems(items):
-    """The first test of a session waits for the mesh as well, and none of them is worth a failure on a busy machine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(600))
+    """The first test of a session waits for the mesh as well, and none of them is worth a failure on a busy machine.
+
+    Modules that need no trained model come first: models are trained while those mostly wait. Before them all is the
+    one with a mesh of its own, which comes up beside the session's.
+    """
+    ours = [index for index, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    found = [items[index] for index in ours]
+    trained = {item.path for item in found if "trained" in item.fixturenames}
+    order = sorted(found, key=lambda item: (item.path.name != "test_up.py", item.path in trained))
+    for index, item in zip(ours, order, strict=True):
+        items[index] = item
+        item.add_marker(pytest.mark.timeout(600))
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,23 @@ class Risen:
 
 
 @pytest.fixture(scope="session")
-def risen():
+def second(request):
+    """The command that puts a mesh up, under way beside the session's own mesh where a test asks: both mostly wait."""
+    if why_not() or not any("second" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "up.py")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT, start_new_session=True,
+    )  # fmt: skip
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def risen(training, second):  # noqa: ARG001 - what is under way beside it costs less than what waits for it
     """A Kubernetes API server with Istio and a gateway, up for the whole session, and how it came up."""
     reason = why_not()
     if reason:
@@ -63,13 +91,37 @@ def mesh(risen):
     return risen.mesh
 
 
+@dataclass(frozen=True)
+class Training:
+    """A home whose models are being made, by a process of their own where a test of this session asks for them."""
+
+    home: Path
+    process: object = None
+
+
 @pytest.fixture(scope="session")
-def trained(models, tmp_path_factory):
-    """By arm of `digits`, the folder of its model: trained once for the session."""
+def training(request, models, tmp_path_factory):
+    """The models of `digits`, on their way while the mesh comes up."""
     home = tmp_path_factory.mktemp("trained")
     (home / "models").symlink_to(models)
+    if why_not() or not any("trained" in item.fixturenames for item in request.session.items):
+        yield Training(home)
+        return
+    here = Path(__file__).parent
+    variables = {"SPLITPROOF_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(here)])}
+    command = ["nice", sys.executable, str(here / "plane" / "training.py"), str(home / "payloads")]
+    process = spawn(command, home / "log", variables)
+    yield Training(home, process)
+    end(process, 5)
+
+
+@pytest.fixture(scope="session")
+def trained(training):
+    """By arm of `digits`, the folder of its model: trained once for the session."""
+    if training.process is not None:
+        assert training.process.wait(300) == 0, last_lines(training.home / "log", 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPLITPROOF_HOME", str(home))
+        patch.setenv("SPLITPROOF_HOME", str(training.home))
         found = provisioning.ensure(reading.load("digits"), lambda _: None)
     return {arm: model.base_path for arm, model in found.items()}
 
@@ -79,7 +131,10 @@ def digits(mesh, trained, models, tmp_path_factory):
     """The experiment whose pods are our serving processes, and a home with its models, for a module."""
     loaded = reading.load("digits", [FEW])
     home = tmp_path_factory.mktemp("home")
-    (home / "models").symlink_to(models)
+    runtime = models.with_name("runtime")  # of the reports' pictures: it takes seconds, and is made once too
+    runtime.mkdir(exist_ok=True)
+    for each in (models, runtime):
+        (home / each.name.rstrip("0123456789")).symlink_to(each)
     rule = serving(loaded.experiment.model, trained, app=loaded.experiment.service)
     mesh.kubelet.rules.insert(0, rule)
     with pytest.MonkeyPatch.context() as patch:

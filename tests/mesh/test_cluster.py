@@ -17,10 +17,12 @@ from deploy import asking
 from deploy.cluster import client, lease, live, stack
 from deploy.cluster.client import connect
 from deploy.cluster.foreign import watching
+from deploy.cluster.forward import forwarded
+from deploy.cluster.objects import listed
 from deploy.cluster.refusals import ApiError
+from deploy.cluster.scope import Scope
 from deploy.cluster.stack import Wanted
 from deploy.lint.checking import check
-from deploy.phases import loaded_of
 from experiments.conductor import Options, conduct
 from experiments.core import reading
 from experiments.core.errors import StackError
@@ -244,8 +246,8 @@ def test_what_keeps_pods_from_being_ready_is_said(mesh, digits, up):
             for each in pod["status"]["conditions"]
         ]
         api.patch(mesh.api, pod, {"status": {"conditions": conditions, "containerStatuses": statuses}}, "status")
-        with pytest.raises(StackError, match=r"waited 2 s in vain for Deployment digits-classifier-large: 0 of 1 pods"):
-            stack.up(digits, Wanted(gateway=up.gateway, within_s=2), progress=said.append)
+        with pytest.raises(StackError, match=r"waited 1 s in vain for Deployment digits-classifier-large: 0 of 1 pods"):
+            stack.up(digits, Wanted(gateway=up.gateway, within_s=1), progress=said.append)
         assert any("ImagePullBackOff: Back-off pulling image" in line for line in said), said
         api.patch(mesh.api, pod, {"status": pod["status"]}, "status")
         stack.up(digits, up)
@@ -259,9 +261,11 @@ def action_status():
     stack.status("digits")
 
 
-def action_up():
-    info = read_stack("digits")
-    stack.up(loaded_of(info), Wanted(gateway=info.gateway_url))
+def action_forward():
+    cluster = connect()
+    for pod in listed(cluster, "v1", "Pod", NAMESPACE, f"app={NAME}"):
+        with forwarded(cluster, pod, 8501) as url:
+            assert asking.ask(f"{url}/v1/models/digits_classifier").status == 200
 
 
 def action_lease():
@@ -287,18 +291,18 @@ FAULTS = {
     ),
     "403 update": (action_lease, Fault("PUT .*leases", 403, 9), "grant the verb 'update' on 'leases.coordination"),
     "403 portforward": (
-        action_up,
+        action_forward,
         Fault("GET .*tf-serving/pods/.*/portforward", 403, 9),
         "grant the verb 'create' on 'pods/portforward'",
     ),
-    "429 portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", 429, 2), None),
-    "503 portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", 503, 2), None),
-    "reset portforward": (action_up, Fault("GET .*tf-serving/pods/.*/portforward", RESET, 2), None),
+    "429 portforward": (action_forward, Fault("GET .*tf-serving/pods/.*/portforward", 429, 2), None),
+    "503 portforward": (action_forward, Fault("GET .*tf-serving/pods/.*/portforward", 503, 2), None),
+    "reset portforward": (action_forward, Fault("GET .*tf-serving/pods/.*/portforward", RESET, 2), None),
     "404 kind": (action_route, Fault("GET /apis/networking.istio.io/v1 ?$", 404, 9), "Istio is not installed there"),
     "404 patch": (action_route, Fault("PATCH .*virtualservices", 404, 9), "there is none .404"),
     "409": (action_route, Fault("PATCH .*virtualservices", 409, 9), "refuses to patch .* .409.: injected Conflict"),
     "422": (action_route, Fault("PATCH .*virtualservices", 422, 9), "as invalid .422.: injected"),
-    "429": (action_route, Fault("PATCH .*virtualservices", 429, 2, retry_after="1"), None),
+    "429": (action_route, Fault("PATCH .*virtualservices", 429, 1, retry_after="1"), None),
     "500": (action_route, Fault("PATCH .*virtualservices", 500, 2), None),
     "503": (action_route, Fault("GET .*virtualservices", 503, 2), None),
     "503 for ever": (action_status, Fault("GET .*/pods", 503, 99), "failed to list pods in namespace .* .503."),
@@ -350,7 +354,7 @@ def test_a_watch_that_ends_misses_no_change(mesh, up, tmp_path, monkeypatch, nam
     with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside():
         through(between, mesh, tmp_path, monkeypatch)
         between.faults.append(fault)
-        with watching(connect(), NAMESPACE, "networking.istio.io/v1", heard.append) as watch:
+        with watching(connect(), Scope(NAME, NAMESPACE), "networking.istio.io/v1", heard.append) as watch:
             until(lambda: fault.answered, "the watch to be ended", 20)
             edited = api.get(mesh.api, VIRTUAL)["spec"]["http"]
             edited[0]["route"][0]["weight"], edited[0]["route"][1]["weight"] = 55, 45

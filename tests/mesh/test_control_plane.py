@@ -1,16 +1,20 @@
 """The manifests on a real API server, checked by istiod's webhook, routed by istiod's own translation."""
 
 import copy
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 
 import pytest
 from plane import api
-from plane.objects import apply_all, pods, remove_all, rendered
+from plane.objects import apply_all, await_all, pods, remove_all, rendered
 from plane.traffic import Seen, ask, by_version
 from plane.waiting import until
 from scipy.stats import binomtest
 
-from experiments.core import reading
+from deploy.__main__ import deploy
+from experiments.core import command, reading
 from experiments.core.routing import Request, expected_shares, phase_expectations, predict_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
@@ -65,9 +69,53 @@ class Stack:
 def stack(request, mesh):
     """The stack in each profile, up for all tests of it; each test routes what it wants first of all."""
     manifests = rendered(mesh, "quickstart", "--phase", "split", "--profile", request.param)
-    apply_all(mesh, manifests)
+    if shutil.which("kubectl"):  # what was applied so, a test below looks at
+        said = kubectl_apply(mesh, request.param)
+        assert said.count(" created") + said.count("namespace/tf-serving") >= len(manifests), said
+        await_all(mesh, manifests)
+    else:
+        apply_all(mesh, manifests)
     yield Stack(mesh, request.param, manifests)
     remove_all(mesh, manifests)
+
+
+def kubectl_apply(mesh, profile):
+    """`python -m deploy render … | kubectl apply -f -`, word for word; what kubectl says."""
+    render = [sys.executable, "-m", "deploy", "render", "quickstart", "--phase", "split", "--profile", profile]
+    done = mesh.run(["sh", "-o", "errexit", "-c", f"{shlex.join(render)} | kubectl apply -f -"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def up_tried(mesh, capsys, *options):
+    """What `up` would do, as the server's dry run has it: exit code, and what it says here and there."""
+    words = ["up", "quickstart", "--target", "kubernetes", "--dry-run", "--profile", "tutorial"]
+    with mesh.inside(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(mesh.kubeconfig))
+        code = command.run(deploy, "python -m deploy", [*words, *options])
+    return code, *capsys.readouterr()
+
+
+def test_what_kubectl_has_applied_a_second_time_changes_nothing_and_up_names_kubectl_or_takes_it_over(
+    mesh, stack, capsys
+):
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not on the PATH")
+    stack.route("split")
+    before = generations(mesh, stack.manifests)
+    again = kubectl_apply(mesh, stack.profile)
+    assert len(again.splitlines()) == len(stack.manifests)
+    assert " created" not in again
+    assert generations(mesh, stack.manifests) == before
+    if stack.profile == "hardened":
+        return
+    code, _, said = up_tried(mesh, capsys, "--phase", "dark-launch")
+    assert code == 2
+    (line,) = said.splitlines()
+    assert '"kubectl-client-side-apply"' in line
+    assert line.endswith("--force-conflicts takes them over.")
+    code, accepted, said = up_tried(mesh, capsys, "--phase", "dark-launch", "--force-conflicts")
+    assert (code, accepted.count(": accepted")) == (0, len(stack.manifests)), said
 
 
 def test_every_object_is_accepted_and_every_pod_gets_its_sidecar(mesh, stack):
@@ -87,13 +135,18 @@ def test_istiods_webhook_refuses_a_bad_weight(mesh, stack):
     bad = copy.deepcopy(of_kind(stack.manifests, "VirtualService"))
     bad["spec"]["http"][0]["route"][1]["weight"] = -30
     with mesh.inside(), pytest.raises(api.RefusedError, match=r"validation\.istio\.io.*weight -30 < 0") as refused:
-        api.apply(mesh.api, bad)
+        api.apply(mesh.api, bad, force=True)
     assert refused.value.status == 400
 
 
-def test_applying_the_same_again_changes_nothing(mesh, stack):
+def generations(mesh, manifests):
     with mesh.inside():
-        before = [api.get(mesh.api, manifest)["metadata"].get("generation") for manifest in stack.manifests]
+        return [api.get(mesh.api, manifest)["metadata"].get("generation") for manifest in manifests]
+
+
+def test_applying_the_same_again_changes_nothing(mesh, stack):
+    before = generations(mesh, stack.manifests)
+    with mesh.inside():
         again = [api.apply(mesh.api, manifest) for manifest in stack.manifests]
     assert [found["metadata"].get("generation") for found in again] == before
 

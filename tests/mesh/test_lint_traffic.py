@@ -2,20 +2,25 @@
 
 import copy
 import http.client
+import shlex
+import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from plane import api, istio
 from plane.kubelet import Rule
+from plane.mesh import RESPONDER
 from plane.namespace import inside
 from plane.objects import apply_all, pods, remove_all
 from plane.traffic import ask, by_version
 from plane.waiting import until
 from scipy.stats import binomtest
 
+from deploy import asking
 from deploy.lint.checking import check
 from deploy.lint.examples import EXAMPLES, one, sound
 from deploy.lint.world import KINDS
@@ -220,7 +225,7 @@ CALLER = {
 @pytest.fixture
 def caller(stack):
     """A function that asks the Service from a pod in the mesh, through that pod's sidecar."""
-    rule = Rule({"app": "caller"}, lambda pod, pods: istio.sidecar(stack.place, pod, pods))
+    rule = Rule({"app": "caller"}, lambda pod, pods: istio.sidecar(stack.place, stack.api, pod, pods))
     stack.kubelet.rules.insert(0, rule)
     apply_all(stack, [CALLER])
     (pod,) = pods(stack, "tf-serving", "app=caller")
@@ -262,11 +267,59 @@ def test_sp113_without_mesh_a_client_inside_reaches_every_pod_whatever_the_weigh
         assert set(by_version(caller(COUNT))) == {"resnet50"}
 
 
-def test_sp114_pods_older_than_the_label_have_no_sidecar(mesh):
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "older"}}
+IN_OLDER = {
+    "Namespace": ("v1", None),
+    # The mesh's sidecars have no certificates of their own.
+    "PeerAuthentication": ("security.istio.io/v1", {"mtls": {"mode": "DISABLE"}}),
+    "AuthorizationPolicy": (
+        "security.istio.io/v1", {"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}]}
+    ),
+    # Istio's own image catches requests on their way in; here the sidecar listens, and passes on to the container.
+    "Sidecar": (
+        "networking.istio.io/v1",
+        {
+            "ingress": [
+                {
+                    "port": {"number": 8501, "protocol": "HTTP", "name": "http"},
+                    "captureMode": "NONE",
+                    "defaultEndpoint": "127.0.0.1:18501",
+                }
+            ]
+        },
+    ),
+}  # fmt: skip
+
+
+def in_older(kind):
+    version, spec = IN_OLDER[kind]
+    metadata = {"name": "older", **({"namespace": "older"} if spec else {})}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **({"spec": spec} if spec else {})}
+
+
+def behind_a_sidecar(mesh):
+    """A pod's two containers: a sidecar, and who answers behind it and ends with it."""
+
+    def program(pod, pods):
+        proxy = istio.sidecar(mesh.place, mesh.api, pod, pods)
+        answering = [sys.executable, str(RESPONDER), "127.0.0.1", "18501", pod["metadata"]["name"], "one"]
+        both = f'setpriv --pdeathsig KILL {shlex.join(answering)} & exec "$@"'
+        return proxy and replace(proxy, arguments=["sh", "-c", both, "sh", *proxy.arguments])
+
+    return Rule({"app": None, "version": None}, program)
+
+
+def asked_directly(mesh, pod, method):
+    """The status that a pod answers with; None if nobody listens."""
+    with mesh.inside():
+        answer = asking.ask(f"http://{pod['status']['podIP']}:8501{PATH}", method=method)
+    return answer and answer.status
+
+
+def test_sp114_at_pods_older_than_the_label_istios_policies_do_not_hold(mesh):
+    space, rule = in_older("Namespace"), behind_a_sidecar(mesh)
     deployment = copy.deepcopy(one(sound(), "Deployment", "-resnet50"))
     deployment["metadata"]["namespace"] = "older"
-    objects = [space, deployment]
+    objects = [space, *(in_older(kind) for kind in IN_OLDER if kind != "Namespace"), deployment]
     try:
         apply_all(mesh, objects)
         with mesh.inside():
@@ -274,14 +327,25 @@ def test_sp114_pods_older_than_the_label_have_no_sidecar(mesh):
         (finding,) = check(live(mesh, ("older",))).findings
         (old,) = pods(mesh, "older")
         assert (finding.code, finding.object) == ("SP114", f"Pod older/{old['metadata']['name']}")
+        assert {asked_directly(mesh, old, method) for method in ("GET", "POST")} == {200}
+        mesh.kubelet.rules.insert(0, rule)
         with mesh.inside():
             api.delete(mesh.api, old)
-        until(lambda: [each for each in pods(mesh, "older") if each["metadata"]["uid"] != old["metadata"]["uid"]],
-              "another pod", 30)  # fmt: skip
-        until(lambda: len(live_pods(mesh)) == 1, "the old pod to go", 30)
+        until(lambda: is_replaced(mesh, old), "another pod alone", 30)
+        (new,) = live_pods(mesh)
+        until(lambda: asked_directly(mesh, new, "GET") == 200, "its sidecar to pass on", 30)
+        assert asked_directly(mesh, new, "POST") == 403
         assert not check(live(mesh, ("older",))).findings
     finally:
+        if rule in mesh.kubelet.rules:
+            mesh.kubelet.rules.remove(rule)
         remove_all(mesh, objects)
+
+
+def is_replaced(mesh, old):
+    """Whether another pod is there, alone, and has an address."""
+    found = live_pods(mesh)
+    return len(found) == 1 and found[0]["metadata"]["uid"] != old["metadata"]["uid"] and "podIP" in found[0]["status"]
 
 
 def live_pods(mesh):

@@ -1,7 +1,8 @@
-"""What a stack may be put up with, where its way in is, what keeps pods waiting, somebody else's stack, and who may."""
+"""What a stack may be put up with and against, where its way in is, what keeps pods waiting, and who may."""
 
 import contextlib
 import copy
+import json
 import socket
 import sys
 import threading
@@ -9,7 +10,8 @@ import threading
 import pytest
 from plane import api
 from plane.accounts import grant, kubeconfig_of, may, refused
-from plane.objects import apply_all, pods, remove_all, rendered
+from plane.faulty import Fault, faulty
+from plane.objects import FEW, pods, remove_all, rendered
 from plane.traffic import ask
 
 from deploy import istio
@@ -19,10 +21,7 @@ from deploy.cluster.refusals import ApiError
 from deploy.cluster.stack import Wanted
 from experiments.core import reading
 from experiments.core.errors import StackError
-from experiments.core.home import stack_dir
-from experiments.core.records import read_references
 from experiments.core.routing import predict_path
-from experiments.core.stack import StackDir, read_stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
@@ -128,31 +127,35 @@ def test_a_pod_that_cannot_be_scheduled_is_named_with_the_schedulers_reason(mesh
     try:
         with mesh.inside():
             api.apply(mesh.api, deployment, force=True)
-            with pytest.raises(StackError, match=r"waited 3 s in vain for Deployment digits-classifier-small: 0 of 1"):
-                readiness.await_ready(connect(), [deployment], 3, said.append)
+            with pytest.raises(StackError, match=r"waited 2 s in vain for Deployment digits-classifier-small: 0 of 1"):
+                readiness.await_ready(connect(), [deployment], 2, said.append)
         assert any("cannot be scheduled: 0/1 nodes are available" in line for line in said), said
     finally:
         remove_all(mesh, [deployment])
 
 
-def test_a_claim_and_an_image_stay_what_up_was_told_and_on_end_leaves_what_it_says(mesh, digits):
-    with mesh.inside():
+ONLY_V1BETA1 = Fault(r" /apis/(networking|security)\.istio\.io/(v1|v1alpha3)(/|$)", 404, times=1_000_000)
+
+
+def test_where_only_v1beta1_is_served_a_claim_and_an_image_stay_what_up_was_told_and_on_end_leaves_what_it_says(
+    mesh, digits, tmp_path, monkeypatch
+):
+    """An API server that answers 404 to every other version of Istio's: up, route, status and down all go through."""
+    said, loaded = [], reading.load("digits", [FEW, "on_end=canary"])
+    with faulty(mesh.api, mesh.place.namespace) as between, mesh.inside():
         grant(mesh)
         for each in (VOLUME, CLAIM):
             api.apply(mesh.api, each, force=True)
+        between.faults.append(ONLY_V1BETA1)
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig_at(mesh, between.url, tmp_path)))
         wanted = Wanted(gateway=mesh.gateway_url, model_claim="models", image=IMAGE, mutual_tls=False)
-        said = []
         try:
-            stack.up(reading.load("digits", ["on_end=canary"]), wanted, progress=said.append)
+            info = stack.up(loaded, wanted, progress=said.append)
+            assert info.cluster.istio == "networking.istio.io/v1beta1"
             assert any("kubectl -n tf-serving cp" in line for line in said)
             before = stack.routing("digits")
             stack.route("digits", "split")
-            for name in ("small", "large"):
-                (pod,) = pods(mesh, NAMESPACE, f"version={name}")
-                (container,) = [each for each in pod["spec"]["containers"] if each["name"] == "tf-serving"]
-                assert container["image"] == IMAGE
-                claims = [each.get("persistentVolumeClaim", {}).get("claimName") for each in pod["spec"]["volumes"]]
-                assert "models" in claims
+            check_pods(mesh)
             assert stack.status("digits").drift == ()
             stack.settle("digits", before)
             path = predict_path(digits.experiment.model)
@@ -163,9 +166,33 @@ def test_a_claim_and_an_image_stay_what_up_was_told_and_on_end_leaves_what_it_sa
             stack.down("digits", digits, None)
             for each in (CLAIM, VOLUME):
                 api.delete(mesh.api, each)
+        for kind in ("VirtualService", "DestinationRule", "Gateway"):
+            assert api.listed(mesh.api, "networking.istio.io/v1", kind, NAMESPACE) == []
+        assert api.listed(mesh.api, "security.istio.io/v1", "AuthorizationPolicy", NAMESPACE) == []
+    written = {line.split("?")[0].rpartition("/")[0] for line in between.seen if line.startswith("PATCH")}
+    for group, plural in (("networking", "virtualservices"), ("security", "authorizationpolicies")):
+        assert f"PATCH /apis/{group}.istio.io/v1beta1/namespaces/{NAMESPACE}/{plural}" in written
 
 
-BARE = ["attach=true", "arms={small: {}, large: {}}"]
+def check_pods(mesh):
+    """Image and claim are what they were told to be."""
+    for name in ("small", "large"):
+        (pod,) = pods(mesh, NAMESPACE, f"version={name}")
+        (container,) = [each for each in pod["spec"]["containers"] if each["name"] == "tf-serving"]
+        assert container["image"] == IMAGE
+        claims = [each.get("persistentVolumeClaim", {}).get("claimName") for each in pod["spec"]["volumes"]]
+        assert "models" in claims
+
+
+def kubeconfig_at(mesh, url, folder):
+    """A kubeconfig that leads to another address."""
+    document = json.loads(mesh.kubeconfig.read_text())
+    document["clusters"][0]["cluster"] = {"server": url}
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(document))
+    return path
+
+
 FORBIDDEN = [
     *((verb, "deployments.apps", NAMESPACE) for verb in ("create", "patch", "delete")),
     *((verb, "services", NAMESPACE) for verb in ("create", "patch", "delete")),
@@ -174,54 +201,6 @@ FORBIDDEN = [
     ("patch", "virtualservices.networking.istio.io", "istio-system"),
     ("get", "secrets", NAMESPACE),
 ]
-
-
-def test_arms_without_an_artefact_are_known_by_their_pods_and_the_attachers_role_suffices(
-    mesh, digits, tmp_path, monkeypatch
-):
-    """Somebody else's stack, by an account that may change the one VirtualService and nothing else of it.
-
-    It ends on the canary; that routes are put back otherwise is shown by a whole run of an attached stack.
-    """
-    theirs = [unlabelled(each) for each in rendered(mesh, "digits", "--profile", "tutorial")]
-    apply_all(mesh, theirs)
-    loaded = reading.load("digits", [*BARE, "on_end=canary"])
-    try:
-        with mesh.inside():
-            grant(mesh, "attacher")
-            before = {each["kind"]: api.get(mesh.api, each) for each in theirs}
-            monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(mesh, "splitproof-attacher", tmp_path)))
-            info = stack.up(loaded, Wanted(gateway=mesh.gateway_url))
-            stack.route("digits", "split")
-            references = read_references(StackDir(stack_dir("digits")))
-            seen = {each.route for each in ask(mesh.gateway_url, 60, predict_path(digits.experiment.model))}
-            stack.leave(loaded, None, None)
-            after = {each["kind"]: api.get(mesh.api, each) for each in theirs}
-            assert refused(mesh, "splitproof-attacher", FORBIDDEN) == []
-            assert may(mesh, "splitproof-attacher", "patch", "virtualservices.networking.istio.io")
-            own = api.listed(mesh.api, "v1", "ConfigMap", NAMESPACE, "app.kubernetes.io/managed-by=splitproof")
-        assert seen == {"split/small", "split/large"}
-        assert (references.source, references.problems) == ("direct", [])
-        assert any("known by what its own pods answered" in note for note in info.notes)
-        assert info.models == {}
-        assert (own, read_stack("digits")) == ([], None)
-        kept = [{**each["VirtualService"]["spec"], "http": None} for each in (before, after)]
-        assert kept[0] == kept[1]
-        (rule,) = after["VirtualService"]["spec"]["http"]
-        assert [each["destination"]["subset"] for each in rule["route"]] == ["large"]
-        for kind in ("Deployment", "Service", "DestinationRule", "Gateway", "ConfigMap"):
-            for mark in ("uid", "generation"):
-                assert after[kind]["metadata"].get(mark) == before[kind]["metadata"].get(mark)
-    finally:
-        remove_all(mesh, theirs)
-
-
-def unlabelled(manifest):
-    metadata = {name: value for name, value in manifest["metadata"].items() if name != "labels"}
-    labels = {
-        name: value for name, value in manifest["metadata"].get("labels", {}).items() if "kubernetes.io" not in name
-    }
-    return {**manifest, "metadata": {**metadata, **({"labels": labels} if labels else {})}}
 
 
 def test_each_role_allows_what_its_mode_does_and_no_more(mesh, digits, tmp_path, monkeypatch):  # noqa: ARG001

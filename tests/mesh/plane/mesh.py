@@ -139,7 +139,7 @@ def _folder(made: Namespace) -> Iterator[Path]:
 
 @contextmanager
 def _kubelet(place: Place, served: Api) -> Iterator[Kubelet]:
-    worker = Kubelet(place, served, [*istio.rules(place), Rule({"app": None, "version": None}, _responder)])
+    worker = Kubelet(place, served, [*istio.rules(place, served), Rule({"app": None, "version": None}, _responder)])
     thread = threading.Thread(target=kubelet.work, args=(worker,), name="kubelet")
     thread.start()
     try:

@@ -38,6 +38,12 @@ def apply_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
     with mesh.inside():
         for manifest in manifests:
             api.apply(mesh.api, manifest, force=True)
+    await_all(mesh, manifests)
+
+
+def await_all(mesh: Mesh, manifests: Sequence[Json]) -> None:
+    """Wait until every pod of these objects' Deployments is ready."""
+    with mesh.inside():
         for manifest in manifests:
             if manifest["kind"] == "Deployment":
                 name = manifest["metadata"]["name"]
