@@ -1,7 +1,7 @@
 """Report → tables for the page: the same words as every other form, with the numbers to sort by."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -21,12 +21,13 @@ _UNFOLDED = 24
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows in one place, and the value that it sorts by where that is not the text."""
+    """What a table shows in one place, the value that it sorts by where that is not the text, and what stands below."""
 
     text: str
     value: float | str | None = None
     kind: str = ""
     bar: Markup | None = None
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def sections(report: Report) -> list[Section]:
             lines.ANSWERED.capitalize(),
             _OF_LATENCY,
             _most(_latencies(report.latencies)),
+            lines.quantiles_note(report.latencies) if report.latencies else "",
             pictures=("heat",),
             folded=len(report.latencies) > _UNFOLDED,
             told=[] if report.latencies else ["No judged request was answered."],
@@ -162,7 +164,8 @@ def _waited(report: Report) -> Iterator[Section]:
     """Latencies from the intended start, where there was one."""
     if report.waited:
         folded = len(report.waited) > _UNFOLDED
-        yield Section(lines.WAITED.capitalize(), _OF_LATENCY, _most(_latencies(report.waited)), folded=folded)
+        told = lines.quantiles_note(report.waited)
+        yield Section(lines.WAITED.capitalize(), _OF_LATENCY, _most(_latencies(report.waited)), told, folded=folded)
 
 
 def _latencies(found: Sequence[Latency]) -> Iterator[Sequence[Cell]]:
@@ -177,7 +180,8 @@ def _latencies(found: Sequence[Latency]) -> Iterator[Sequence[Cell]]:
 
 
 def _quantile(row: Latency, name: str) -> Cell:
-    return _number(lines.quantile(row, name), row.quantiles_us.get(name))
+    found = row.quantiles_us.get(name)
+    return replace(_number(lines.quantile(row, name), found), below=lines.quantile_between(row, name))
 
 
 def _failures(report: Report) -> Iterator[Sequence[Cell]]:

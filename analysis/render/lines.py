@@ -1,5 +1,7 @@
 """What every rendering says of one thing, in the same words: cells of tables, before any layout."""
 
+from collections.abc import Sequence
+
 from analysis import words
 from analysis.findings import Claim, Dispersion, Drift, Failures, Interval, Latency, Outputs, Secondary, Share
 from analysis.render.text import safe
@@ -79,6 +81,28 @@ ANSWERED = "latency of successful answers"
 def quantile(row: Latency, name: str) -> str:
     """A quantile that the sample supports."""
     return words.milliseconds(row.quantiles_us[name]) if name in row.quantiles_us else "too few"
+
+
+def quantile_between(row: Latency, name: str) -> str:
+    """The interval of a quantile, in ms; nothing where there is none."""
+    if name not in row.intervals_us:
+        return ""
+    interval = row.intervals_us[name]
+    low = words.milliseconds(interval.low).removesuffix(" ms")
+    if interval.high is None:
+        return f"{low} or more"
+    return f"{low}–{words.milliseconds(interval.high).removesuffix(' ms')}"
+
+
+def quantiles_note(rows: Sequence[Latency]) -> str:
+    """What the intervals of a table of latencies are."""
+    levels = {interval.level for row in rows for interval in row.intervals_us.values()}
+    if not levels:
+        return "No intervals: these are not counted by time batch, or there is one batch only."
+    return (
+        f"In ms, {words.percent(min(levels))} for each quantile by itself at this look, from its variation over time "
+        "batches (Woodruff); none where the arm wanders too long. No claim rests on them: claims compare arms."
+    )
 
 
 def drift(row: Drift) -> str:

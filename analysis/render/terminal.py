@@ -47,8 +47,8 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
     for table in (
         _claims(report, console),
         _shares(report, ascii_only=ascii_only, wide=console.width >= _WIDE),
-        _latencies(lines.WAITED, report.waited),
-        _latencies(lines.ANSWERED, report.latencies),
+        _latencies(lines.WAITED, report.waited, wide=console.width >= _WIDE),
+        _latencies(lines.ANSWERED, report.latencies, wide=console.width >= _WIDE),
         _failures(report),
         _checks(report),
     ):
@@ -134,14 +134,23 @@ def _shares(report: Report, *, ascii_only: bool, wide: bool) -> Table:
     return table
 
 
-def _latencies(title: str, rows: Sequence[Latency]) -> Table:
+def _latencies(title: str, rows: Sequence[Latency], *, wide: bool) -> Table:
+    """Each quantile with its interval below it; the mean where there is room."""
     names = ("p50", "p90", "p95", "p99")
-    table = _table(title, "phase", "arm", "answers", "mean", *names, right=("answers", "mean", *names))
+    numbers = ("answers", *(("mean",) if wide else ()), *names)
+    table = _table(title, "phase", "arm", *numbers, right=numbers)
     for row in rows:
-        values = [lines.quantile(row, name) for name in names]
-        mean = words.milliseconds(row.mean_us)
-        table.add_row(*map(Text, [safe(row.phase), safe(row.arm), words.count(row.requests), mean, *values]))
+        mean = [words.milliseconds(row.mean_us)] if wide else []
+        cells = [safe(row.phase), safe(row.arm), words.count(row.requests), *mean]
+        table.add_row(*map(Text, cells), *(_quantile(row, name) for name in names))
+    table.caption, table.caption_justify = lines.quantiles_note(rows), "left"
     return table
+
+
+def _quantile(row: Latency, name: str) -> Text:
+    between = lines.quantile_between(row, name)
+    told = Text(lines.quantile(row, name))
+    return told.append(f"\n{between}", style="dim") if between else told
 
 
 def _failures(report: Report) -> Table:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from analysis import failures, secondary, words
-from analysis.stats import bernoulli, fixed, likelihood, multinomial, multiplicity
+from analysis.stats import bernoulli, bins, fixed, likelihood, multinomial, multiplicity, woodruff
+from analysis.stats.exceedances import Histogram
 from experiments.core.hypotheses import hypotheses
 from tests.analysis.counted import cell, tally_of
 from tests.analysis.synthetic import experiment
@@ -153,3 +154,34 @@ def test_failures_given_exposure_are_those_of_the_e_process_of_the_arms_shares()
     assert "in time" in found.assumption
     # Nothing is said where nothing failed, or where cohorts get different shares.
     assert not [one for one in secondary.describe(tally_of(cells[:2]), registered) if "exposure" in one.name]
+
+
+def test_an_interval_of_a_quantile_is_that_of_its_share_read_off_the_sorted_values():
+    """Woodruff's in plain Python, over values and not bins; batches that are alike have Student's quantile alone."""
+    random = np.random.default_rng(5)
+    batches = [sorted(random.integers(1000, 1024, 50).tolist()) for _ in range(20)]
+    counts = np.array([[batch.count(value) for value in range(1000, 1024)] for batch in batches])
+    arm = Histogram(bins.bin_of(np.arange(1000, 1024)), counts)
+    values = sorted(itertools.chain(*batches))
+    at = values[math.ceil(0.9 * len(values)) - 1]
+    shares = [sum(value <= at for value in batch) / 50 for batch in batches]
+    independent = math.sqrt(0.9 * 0.1 / len(values))
+    assert stats.tstd(shares) / math.sqrt(20) < 0.8 * independent
+    for alpha in (0.05, 0.3):
+        half = stats.t(19).ppf(1 - alpha / 2) * independent / (0.9 * 0.1)
+        ends = [1 / (1 + math.exp(-(math.log(9) + side * half))) for side in (-1, 1)]
+        naive = values[math.ceil(len(values) * ends[0]) - 1], values[math.floor(len(values) * ends[1])]
+        exact = [stats.binom(len(values), 0.9).ppf(part) for part in (alpha / 2, 1 - alpha / 2)]
+        wanted = min(naive[0], values[int(exact[0]) - 1]), max(naive[1], values[int(exact[1])])
+        assert woodruff.quantile_interval(arm, 0.9, alpha) == wanted
+
+
+def test_an_interval_of_a_quantile_is_not_made_of_one_batch_nor_of_what_wanders_without_end():
+    steady = Histogram(np.arange(1024, 1034), np.full((40, 10), 6))
+    assert woodruff.quantile_interval(steady, 0.5, 0.05) is not None
+    assert woodruff.quantile_interval(Histogram(steady.bins, steady.counts[:1]), 0.5, 0.05) is None
+    drift = np.zeros((40, 10), dtype=np.int64)
+    drift[np.arange(40), np.arange(40) // 4] = 60
+    assert woodruff.quantile_interval(Histogram(steady.bins, drift), 0.5, 0.05) is None
+    few = Histogram(steady.bins, steady.counts[:2])
+    assert woodruff.quantile_interval(few, 0.99, 0.05)[1] is None  # 120 values: none bounds the 99th of a hundred
