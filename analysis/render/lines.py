@@ -101,7 +101,8 @@ def quantiles_note(rows: Sequence[Latency]) -> str:
         return "No intervals: these are not counted by time batch, or there is one batch only."
     return (
         f"In ms, {words.percent(min(levels))} for each quantile by itself at this look, from its variation over time "
-        "batches (Woodruff); none where the arm wanders too long. No claim rests on them: claims compare arms."
+        "batches (Woodruff): rather narrow where latency wanders for longer than a batch, none where it wanders "
+        "throughout. No claim rests on them: claims compare arms."
     )
 
 

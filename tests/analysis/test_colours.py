@@ -35,7 +35,7 @@ TO_XYZ = np.array([  # IEC 61966-2-1, D65
 ])  # fmt: skip
 
 # Least difference of two, by how many arms share a picture; 2.3 is just noticeable side by side.
-APART = {2: 40, 4: 11, 8: 10, 10: 8}
+APART = {2: 30, 4: 11, 8: 10, 10: 8}
 
 
 def linear(colour):

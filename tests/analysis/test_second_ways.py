@@ -167,6 +167,7 @@ def test_an_interval_of_a_quantile_is_that_of_its_share_read_off_the_sorted_valu
     shares = [sum(value <= at for value in batch) / 50 for batch in batches]
     independent = math.sqrt(0.9 * 0.1 / len(values))
     assert stats.tstd(shares) / math.sqrt(20) < 0.8 * independent
+    assert stats.pearsonr(shares[1:], shares[:-1]).statistic < -0.05
     for alpha in (0.05, 0.3):
         half = stats.t(19).ppf(1 - alpha / 2) * independent / (0.9 * 0.1)
         ends = [1 / (1 + math.exp(-(math.log(9) + side * half))) for side in (-1, 1)]
