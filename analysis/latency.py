@@ -366,7 +366,7 @@ def _sentence(one: Compared, baseline: str, found: tuple[str, Trial, Interval]) 
     if state == SHOWN and between.high is not None:
         bound = words.increase(between.high)
         return f"{figures}, {'at most' if between.high > 1 else 'at least'} {bound}; {allowed}."
-    return f"{figures}: not enough to tell whether the true figure keeps to what {allowed.removeprefix('+')}."
+    return f"{figures}: not enough to tell whether it keeps to the {allowed.replace(' is', ' that is')}."
 
 
 def _limit_sentence(one: Compared, found: tuple[str, Trial, Interval]) -> str:

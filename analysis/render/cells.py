@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from analysis import words
-from analysis.findings import Claim, Failures, Interval, Latency, Share
+from analysis.findings import Failures, Interval, Latency, Share
 from analysis.render import lines
 from analysis.render.text import safe
 from analysis.report import Report
@@ -112,9 +112,13 @@ def _interval(interval: Interval | None) -> tuple[float | None, str]:
     return (None, "") if interval is None else (interval.low, lines.between(interval))
 
 
+_SIGNS = {"broken": "✗", "failed": "✗", "void": "?", "undecided": "…", "shown": "✓", "ok": "✓"}
+"""Of states, the worst first: so they sort."""
+
+
 def _state(state: str, *, required: bool = True) -> Cell:
-    signs = {"shown": "✓", "broken": "✗", "undecided": "…", "void": "?", "ok": "✓", "failed": "✗"}
-    return Cell(f"{signs[state]} {state}{'' if required else '*'}", kind=f"state {state}")
+    told = f"{_SIGNS[state]} {state}{'' if required else '*'}"
+    return Cell(told, list(_SIGNS).index(state), kind=f"state {state}")
 
 
 def _claims(report: Report) -> Iterator[Sequence[Cell]]:
@@ -122,17 +126,11 @@ def _claims(report: Report) -> Iterator[Sequence[Cell]]:
         estimate = claim.interval.estimate if claim.interval else None
         yield [
             _state(claim.state, required=claim.required),
-            Cell(safe(claim.sentence + _need(claim), _LONG), kind="words"),
+            Cell(safe(claim.sentence + lines.need(claim), _LONG), kind="words"),
             _number(lines.effect(claim).partition(",")[0], estimate),
             Cell(lines.effect(claim).partition(", ")[2]),
             Cell(lines.evidence(claim), kind="whole"),
         ]
-
-
-def _need(claim: Claim) -> str:
-    if not claim.need:
-        return ""
-    return f" Needs about {words.roughly(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
 
 
 def _shares(report: Report) -> Iterator[Sequence[Cell]]:

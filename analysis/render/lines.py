@@ -40,6 +40,14 @@ def effect(claim: Claim) -> str:
     return f"{words.percent(interval.estimate)}, {between(interval)}"
 
 
+def need(claim: Claim) -> str:
+    """What an undecided claim still lacks, as a sentence with a space before it; nothing where that is not known."""
+    if not claim.need:
+        return ""
+    seconds = words.duration(max(claim.need.seconds, 1))
+    return f" Needs about {words.roughly(claim.need.requests)} more ({seconds})."
+
+
 def evidence(claim: Claim) -> str:
     """The p-value or e-value that a claim rests on."""
     if claim.certain:
@@ -164,4 +172,4 @@ def records(report: Report) -> str:
         ("outside any phase", seen.outside),
     ]
     told = ", ".join(f"{words.count(n)} {name}" for name, n in parts if n)
-    return f"{words.requests(seen.requests)} recorded: {told or 'none'}."
+    return f"{words.requests(seen.requests)} recorded{': ' if told else ''}{told}."

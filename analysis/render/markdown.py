@@ -78,8 +78,7 @@ def _claims(report: Report) -> str:
     rows = []
     for claim in report.claims:
         state = claim.state if claim.required else f"{claim.state} (not required)"
-        need = f" Needs about {words.roughly(claim.need.requests)} more." if claim.need else ""
-        rows.append((state, claim.sentence + need))
+        rows.append((state, claim.sentence + lines.need(claim)))
     return table(("claim", "what was found"), rows)
 
 

@@ -107,11 +107,9 @@ def _claims(report: Report, console: Console) -> Table:
     table = _table("claims", "state", "what was found")
     table.columns[0].no_wrap = True
     for claim in report.claims:
-        need = ""
-        if claim.need:
-            need = f" Needs about {words.roughly(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
         state = claim.state if claim.required else f"{claim.state}*"
-        table.add_row(Text(state, style=STATE_STYLES[claim.state]), Text(safe(claim.sentence, _SENTENCE) + need))
+        told = safe(claim.sentence, _SENTENCE) + lines.need(claim)
+        table.add_row(Text(state, style=STATE_STYLES[claim.state]), Text(told))
     if any(not claim.required for claim in report.claims):
         table.caption, table.caption_justify = "* not required to promote; broken, it rolls back all the same", "left"
     return table
@@ -139,6 +137,8 @@ def _latencies(title: str, rows: Sequence[Latency], *, wide: bool) -> Table:
     names = ("p50", "p90", "p95", "p99")
     numbers = ("answers", *(("mean",) if wide else ()), *names)
     table = _table(title, "phase", "arm", *numbers, right=numbers)
+    for column in table.columns[2:]:
+        column.no_wrap = True  # half a number on each of two lines is another number
     for row in rows:
         mean = [words.milliseconds(row.mean_us)] if wide else []
         cells = [safe(row.phase), safe(row.arm), words.count(row.requests), *mean]
