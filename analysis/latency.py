@@ -15,11 +15,14 @@ from analysis.stats.batches import MANY, Weather
 from analysis.stats.bins import middle, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
 from analysis.stats.multiplicity import holm
+from analysis.stats.woodruff import quantile_interval
 from analysis.tally import OK, Tally
 from analysis.trials import Trial, fewest, least, limit_trial, mean_trial, quantile_trial
 from experiments.core.hypotheses import Hypotheses, LatencyHypothesis, Look
 
 SHOWN_QUANTILES = (0.5, 0.9, 0.95, 0.99)
+SHOWN_ALPHA = 0.05
+"""Of the interval of each quantile that is shown, for itself: no claim rests on it."""
 
 _WINDOWS = 2**32
 """More than a period has windows."""
@@ -363,7 +366,7 @@ def _sentence(one: Compared, baseline: str, found: tuple[str, Trial, Interval]) 
     if state == SHOWN and between.high is not None:
         bound = words.increase(between.high)
         return f"{figures}, {'at most' if between.high > 1 else 'at least'} {bound}; {allowed}."
-    return f"{figures}: not enough to tell whether the true figure keeps to what {allowed.removeprefix('+')}."
+    return f"{figures}: not enough to tell whether it keeps to the {allowed.replace(' is', ' that is')}."
 
 
 def _limit_sentence(one: Compared, found: tuple[str, Trial, Interval]) -> str:
@@ -422,7 +425,10 @@ def _rows(tally: Tally, registered: Hypotheses) -> Iterator[Latency]:
 
 
 def waits(tally: Tally, registered: Hypotheses) -> Iterator[Latency]:
-    """The same from the intended start, of requests that had one: what a client that was promised a time has waited."""
+    """The same from the intended start, of requests that had one: what a client that was promised a time has waited.
+
+    They are not counted by time batch, so their quantiles have no intervals.
+    """
     if tally.waited is not None:
         yield from _by_arm(tally.waited, registered)
 
@@ -433,9 +439,27 @@ def _by_arm(cells: Any, registered: Hypotheses) -> Iterator[Latency]:
     quantiles = sorted(claimed | set(SHOWN_QUANTILES))
     groups = cells.groupby(["phase", "answered"])
     for (phase, arm), own in sorted(groups, key=lambda item: (order.get(item[0][0], len(order)), item[0])):
-        by_bin = own.groupby("bin")["n"].sum()
-        bins, n = by_bin.index.to_numpy(dtype="int64"), int(by_bin.sum())
-        supported = {
-            name_of(q): float(middle(quantile_bin(bins, by_bin.to_numpy(), q))) for q in quantiles if n >= needed(q)
-        }
-        yield Latency(str(phase), str(arm), n, float(own["latency_us"].sum()) / n, supported)
+        answers = _answers(own)
+        counts, n = answers.counts.sum(axis=0), answers.n
+        supported = [q for q in quantiles if n >= needed(q)]
+        found = {name_of(q): float(middle(quantile_bin(answers.bins, counts, q))) for q in supported}
+        mean = float(own["latency_us"].sum()) / n
+        yield Latency(str(phase), str(arm), n, mean, found, dict(_intervals(answers, supported)))
+
+
+def _answers(own: Any) -> Histogram:
+    """One arm's answers in one phase, by time batch where they were counted by batch."""
+    if "window" in own:
+        return _histogram(own, moments_of(own))
+    bins, columns = np.unique(own["bin"].to_numpy(dtype=np.int64), return_inverse=True)
+    return Histogram(bins, np.bincount(columns, weights=own["n"], minlength=bins.size).astype(np.int64)[np.newaxis, :])
+
+
+def _intervals(answers: Histogram, quantiles: Sequence[float]) -> Iterator[tuple[str, Interval]]:
+    """The interval of each quantile that has one."""
+    counts = answers.counts.sum(axis=0)
+    for quantile in quantiles:
+        ends = quantile_interval(answers, quantile, SHOWN_ALPHA)
+        if ends is not None:
+            estimate = float(middle(quantile_bin(answers.bins, counts, quantile)))
+            yield name_of(quantile), Interval(estimate, *ends, 1 - SHOWN_ALPHA, anytime=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from analysis.render.json_report import rounded
+from analysis.render.json_report import rounded, schema_of
 from analysis.report import Report
 
 SCHEMA_VERSION = 1
@@ -72,10 +72,5 @@ def from_json(line: bytes) -> Look:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a look, from the types that make it."""
-    (schema,), components = msgspec.json.schema_components([Look], ref_template="#/$defs/{name}")
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "$defs": dict(sorted(components.items())),
-    }
+    """The JSON Schema of a look, from the types that make it; it is shipped as `analysis/look.schema.json`."""
+    return schema_of(Look, "Splitproof look")

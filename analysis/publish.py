@@ -71,9 +71,13 @@ LEFT = {"json": "report.json", "markdown": "report.md", "junit": "junit.xml", "h
 
 
 def publish(examined: Examined) -> None:
-    """Show a report and leave it in its run directory."""
+    """Leave a report in its run directory, show it, and say where its page is."""
     leave(Subject(examined))
     show(examined.report)
+    page = examined.run.path / LEFT["html"]
+    if page.exists():
+        sys.stdout.flush()
+        command.say(f"The same with pictures: {page}")
 
 
 def show(report: Report, *, quiet: bool = False) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from analysis.judge import judge
 from analysis.patience import patience
 from analysis.publish import show, write
 from analysis.render import lines
 from analysis.render.html import render_comparison
-from analysis.render.json_report import rounded
+from analysis.render.json_report import rounded, schema_of
 from analysis.render.markdown import table, text, within_limit
 from analysis.render.terminal import print_trend
 from analysis.report import Report
@@ -22,6 +23,50 @@ from experiments.core.records import RunDir
 SCHEMA_VERSION = 1
 
 Row = dict[str, Any]
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One of the runs that are compared, and its verdict."""
+
+    run: str
+    experiment: str
+    started_us: int
+    verdict: str
+    cause: str | None
+    sentence: str
+    exit_code: int
+
+
+class RunClaim(msgspec.Struct, frozen=True):
+    """A claim as one run has it; `at` counts the runs from 1.
+
+    `estimate`, `low` and `high` are in the claim's `unit`, null where there is none.
+    """
+
+    at: int
+    run: str
+    claim: str
+    kind: str
+    state: str
+    unit: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    margin_low: float | None
+    margin_high: float | None
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Several runs beside one another, in the order in which they were named."""
+
+    schema_version: int
+    runs: list[Run]
+    claims: list[RunClaim]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a comparison, from the types that make it; shipped as `analysis/comparison.schema.json`."""
+    return schema_of(Comparison, "Splitproof comparison of runs")
 
 
 def compare(runs: Sequence[RunDir], wanted: Mapping[str, Path], *, quiet: bool = False) -> int:
@@ -74,19 +119,19 @@ def trend(reports: Sequence[Report]) -> list[Row]:
 
 def _json(reports: Sequence[Report]) -> str:
     told = [
-        {
-            "run": report.subject.run,
-            "experiment": report.subject.experiment,
-            "started_us": report.subject.started_us,
-            "verdict": report.verdict.word,
-            "cause": report.verdict.cause,
-            "sentence": report.verdict.sentence,
-            "exit_code": report.verdict.exit_code,
-        }
+        Run(
+            run=report.subject.run,
+            experiment=report.subject.experiment,
+            started_us=report.subject.started_us,
+            verdict=report.verdict.word,
+            cause=report.verdict.cause,
+            sentence=report.verdict.sentence,
+            exit_code=report.verdict.exit_code,
+        )
         for report in reports
     ]
-    claims = [{key: value for key, value in row.items() if key != "told"} for row in trend(reports)]
-    value = rounded({"schema_version": SCHEMA_VERSION, "runs": told, "claims": claims})
+    claims = [RunClaim(**{key: value for key, value in row.items() if key != "told"}) for row in trend(reports)]
+    value = rounded(msgspec.to_builtins(Comparison(SCHEMA_VERSION, told, claims)))
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

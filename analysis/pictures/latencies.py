@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from analysis.judge import Examined
-from analysis.latency import histograms, name_of
+from analysis.latency import SHOWN_ALPHA, histograms, name_of
 from analysis.pictures.slots import slots
 from analysis.stats.bins import PER_OCTAVE, lower_edge, middle, quantile_bin
 from analysis.stats.exceedances import Histogram, needed
+from analysis.stats.woodruff import quantile_interval
 from analysis.tally import OK
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)
-_DEVIATES = 1.96
 _HEAT_SLOTS = 60
 _HEAT_BANDS = 30
-_FEWEST_BATCHES = 2
 
 Row = dict[str, Any]
 
@@ -26,7 +25,8 @@ def quantile_rows(examined: Examined) -> list[Row]:
     """Quantiles that the answers support, by phase and arm.
 
     A row has `phase`, `arm`, `start` (actual or intended), `p` (name), `tail` (−log10 of what lies beyond), `ms`, and
-    `low` and `high`: 95 %, for each quantile by itself, from its variation over time batches; None where there is none.
+    `low` and `high`: 95 %, for each quantile by itself, from its variation over time batches; None where there is none
+    or it has no upper end.
     """
     judged = examined.evidence.tally.judged_by_bin
     arms = examined.report.subject.arms
@@ -68,23 +68,17 @@ def _curve(phase: str, arm: str, start: str, histogram: Histogram) -> Iterator[R
 
 
 def _ms(bin_number: int) -> float:
-    return float(f"{float(middle(bin_number)) / 1000:.4g}")
+    return _digits(float(middle(bin_number)))
+
+
+def _digits(us: float) -> float:
+    return float(f"{us / 1000:.4g}")
 
 
 def _band(histogram: Histogram, q: float) -> tuple[float | None, float | None]:
-    """Woodruff's band: the quantiles at q ± 1.96 standard errors of the share below, estimated over time batches."""
-    used = histogram.counts[histogram.by_batch > 0]
-    batches = used.shape[0]
-    if batches < _FEWEST_BATCHES:
-        return None, None
-    counts = used.sum(axis=0)
-    at = quantile_bin(histogram.bins, counts, q)
-    below = used[:, histogram.bins <= at].sum(axis=1)
-    sizes = used.sum(axis=1)
-    residuals = (below - below.sum() / sizes.sum() * sizes) / sizes.sum()
-    error = math.sqrt(batches / (batches - 1) * float((residuals**2).sum()))
-    ends = [min(max(q + sign * _DEVIATES * error, 1e-9), 1.0) for sign in (-1, 1)]
-    return _ms(quantile_bin(histogram.bins, counts, ends[0])), _ms(quantile_bin(histogram.bins, counts, ends[1]))
+    """The interval of the tables, at every quantile of the curve."""
+    ends = quantile_interval(histogram, q, SHOWN_ALPHA)
+    return (None, None) if ends is None or ends[1] is None else (_digits(ends[0]), _digits(ends[1]))
 
 
 def heat_rows(examined: Examined) -> list[Row]:

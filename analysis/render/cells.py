@@ -1,13 +1,13 @@
 """Report → tables for the page: the same words as every other form, with the numbers to sort by."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from analysis import words
-from analysis.findings import Claim, Failures, Interval, Latency, Share
+from analysis.findings import Failures, Interval, Latency, Share
 from analysis.render import lines
 from analysis.render.text import safe
 from analysis.report import Report
@@ -21,12 +21,13 @@ _UNFOLDED = 24
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows in one place, and the value that it sorts by where that is not the text."""
+    """What a table shows in one place, the value that it sorts by where that is not the text, and what stands below."""
 
     text: str
     value: float | str | None = None
     kind: str = ""
     bar: Markup | None = None
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def sections(report: Report) -> list[Section]:
             lines.ANSWERED.capitalize(),
             _OF_LATENCY,
             _most(_latencies(report.latencies)),
+            lines.quantiles_note(report.latencies) if report.latencies else "",
             pictures=("heat",),
             folded=len(report.latencies) > _UNFOLDED,
             told=[] if report.latencies else ["No judged request was answered."],
@@ -110,9 +112,13 @@ def _interval(interval: Interval | None) -> tuple[float | None, str]:
     return (None, "") if interval is None else (interval.low, lines.between(interval))
 
 
+_SIGNS = {"broken": "✗", "failed": "✗", "void": "?", "undecided": "…", "shown": "✓", "ok": "✓"}
+"""Of states, the worst first: so they sort."""
+
+
 def _state(state: str, *, required: bool = True) -> Cell:
-    signs = {"shown": "✓", "broken": "✗", "undecided": "…", "void": "?", "ok": "✓", "failed": "✗"}
-    return Cell(f"{signs[state]} {state}{'' if required else '*'}", kind=f"state {state}")
+    told = f"{_SIGNS[state]} {state}{'' if required else '*'}"
+    return Cell(told, list(_SIGNS).index(state), kind=f"state {state}")
 
 
 def _claims(report: Report) -> Iterator[Sequence[Cell]]:
@@ -120,17 +126,11 @@ def _claims(report: Report) -> Iterator[Sequence[Cell]]:
         estimate = claim.interval.estimate if claim.interval else None
         yield [
             _state(claim.state, required=claim.required),
-            Cell(safe(claim.sentence + _need(claim), _LONG), kind="words"),
+            Cell(safe(claim.sentence + lines.need(claim), _LONG), kind="words"),
             _number(lines.effect(claim).partition(",")[0], estimate),
             Cell(lines.effect(claim).partition(", ")[2]),
             Cell(lines.evidence(claim), kind="whole"),
         ]
-
-
-def _need(claim: Claim) -> str:
-    if not claim.need:
-        return ""
-    return f" Needs about {words.roughly(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
 
 
 def _shares(report: Report) -> Iterator[Sequence[Cell]]:
@@ -162,7 +162,8 @@ def _waited(report: Report) -> Iterator[Section]:
     """Latencies from the intended start, where there was one."""
     if report.waited:
         folded = len(report.waited) > _UNFOLDED
-        yield Section(lines.WAITED.capitalize(), _OF_LATENCY, _most(_latencies(report.waited)), folded=folded)
+        told = lines.quantiles_note(report.waited)
+        yield Section(lines.WAITED.capitalize(), _OF_LATENCY, _most(_latencies(report.waited)), told, folded=folded)
 
 
 def _latencies(found: Sequence[Latency]) -> Iterator[Sequence[Cell]]:
@@ -177,7 +178,8 @@ def _latencies(found: Sequence[Latency]) -> Iterator[Sequence[Cell]]:
 
 
 def _quantile(row: Latency, name: str) -> Cell:
-    return _number(lines.quantile(row, name), row.quantiles_us.get(name))
+    found = row.quantiles_us.get(name)
+    return replace(_number(lines.quantile(row, name), found), below=lines.quantile_between(row, name))
 
 
 def _failures(report: Report) -> Iterator[Sequence[Cell]]:

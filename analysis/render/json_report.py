@@ -35,10 +35,15 @@ def rounded(value: Any) -> Any:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a report, from the types that make it."""
-    (schema,), components = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
+    return schema_of(Report, "Splitproof report")
+
+
+def schema_of(kind: type[msgspec.Struct], title: str) -> dict[str, Any]:
+    """The JSON Schema of what one of our types is written as."""
+    (schema,), components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Splitproof report",
+        "title": title,
         **schema,
         "$defs": dict(sorted(components.items())),
     }

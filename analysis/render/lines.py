@@ -1,5 +1,7 @@
 """What every rendering says of one thing, in the same words: cells of tables, before any layout."""
 
+from collections.abc import Sequence
+
 from analysis import words
 from analysis.findings import Claim, Dispersion, Drift, Failures, Interval, Latency, Outputs, Secondary, Share
 from analysis.render.text import safe
@@ -36,6 +38,14 @@ def effect(claim: Claim) -> str:
         bounds = [words.points(value, signed=True) for value in (interval.low, interval.high or 0.0)]
         return f"{words.points(interval.estimate, signed=True)}, {bounds[0]} to {bounds[1]}"
     return f"{words.percent(interval.estimate)}, {between(interval)}"
+
+
+def need(claim: Claim) -> str:
+    """What an undecided claim still lacks, as a sentence with a space before it; nothing where that is not known."""
+    if not claim.need:
+        return ""
+    seconds = words.duration(max(claim.need.seconds, 1))
+    return f" Needs about {words.roughly(claim.need.requests)} more ({seconds})."
 
 
 def evidence(claim: Claim) -> str:
@@ -79,6 +89,29 @@ ANSWERED = "latency of successful answers"
 def quantile(row: Latency, name: str) -> str:
     """A quantile that the sample supports."""
     return words.milliseconds(row.quantiles_us[name]) if name in row.quantiles_us else "too few"
+
+
+def quantile_between(row: Latency, name: str) -> str:
+    """The interval of a quantile, in ms; nothing where there is none."""
+    if name not in row.intervals_us:
+        return ""
+    interval = row.intervals_us[name]
+    low = words.milliseconds(interval.low).removesuffix(" ms")
+    if interval.high is None:
+        return f"{low} or more"
+    return f"{low}–{words.milliseconds(interval.high).removesuffix(' ms')}"
+
+
+def quantiles_note(rows: Sequence[Latency]) -> str:
+    """What the intervals of a table of latencies are."""
+    levels = {interval.level for row in rows for interval in row.intervals_us.values()}
+    if not levels:
+        return "No intervals: these are not counted by time batch, or there is one batch only."
+    return (
+        f"In ms, {words.percent(min(levels))} for each quantile by itself at this look, from its variation over time "
+        "batches (Woodruff): rather narrow where latency wanders for longer than a batch, none where it wanders "
+        "throughout. No claim rests on them: claims compare arms."
+    )
 
 
 def drift(row: Drift) -> str:
@@ -139,4 +172,4 @@ def records(report: Report) -> str:
         ("outside any phase", seen.outside),
     ]
     told = ", ".join(f"{words.count(n)} {name}" for name, n in parts if n)
-    return f"{words.requests(seen.requests)} recorded: {told or 'none'}."
+    return f"{words.requests(seen.requests)} recorded{': ' if told else ''}{told}."

@@ -78,8 +78,7 @@ def _claims(report: Report) -> str:
     rows = []
     for claim in report.claims:
         state = claim.state if claim.required else f"{claim.state} (not required)"
-        need = f" Needs about {words.roughly(claim.need.requests)} more." if claim.need else ""
-        rows.append((state, claim.sentence + need))
+        rows.append((state, claim.sentence + lines.need(claim)))
     return table(("claim", "what was found"), rows)
 
 
@@ -104,11 +103,17 @@ def _latencies(title: str, found: Sequence[Latency]) -> str:
     rows = (
         (
             row.phase, row.arm, words.count(row.requests), words.milliseconds(row.mean_us),
-            *(lines.quantile(row, name) for name in names),
+            *(_quantile(row, name) for name in names),
         )
         for row in found
     )  # fmt: skip
-    return _folded(title.capitalize(), table(("phase", "arm", "answers", "mean", *names), rows))
+    cells = table(("phase", "arm", "answers", "mean", *names), rows)
+    return _folded(title.capitalize(), f"{cells}\n\n{text(lines.quantiles_note(found), _LONG)}" if cells else "")
+
+
+def _quantile(row: Latency, name: str) -> str:
+    between = lines.quantile_between(row, name)
+    return f"{lines.quantile(row, name)} ({between})" if between else lines.quantile(row, name)
 
 
 def _failures(report: Report) -> str:

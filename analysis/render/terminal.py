@@ -47,8 +47,8 @@ def print_report(report: Report, stream: IO[str], *, quiet: bool = False, width:
     for table in (
         _claims(report, console),
         _shares(report, ascii_only=ascii_only, wide=console.width >= _WIDE),
-        _latencies(lines.WAITED, report.waited),
-        _latencies(lines.ANSWERED, report.latencies),
+        _latencies(lines.WAITED, report.waited, wide=console.width >= _WIDE),
+        _latencies(lines.ANSWERED, report.latencies, wide=console.width >= _WIDE),
         _failures(report),
         _checks(report),
     ):
@@ -107,11 +107,9 @@ def _claims(report: Report, console: Console) -> Table:
     table = _table("claims", "state", "what was found")
     table.columns[0].no_wrap = True
     for claim in report.claims:
-        need = ""
-        if claim.need:
-            need = f" Needs about {words.roughly(claim.need.requests)} more ({words.duration(claim.need.seconds)})."
         state = claim.state if claim.required else f"{claim.state}*"
-        table.add_row(Text(state, style=STATE_STYLES[claim.state]), Text(safe(claim.sentence, _SENTENCE) + need))
+        told = safe(claim.sentence, _SENTENCE) + lines.need(claim)
+        table.add_row(Text(state, style=STATE_STYLES[claim.state]), Text(told))
     if any(not claim.required for claim in report.claims):
         table.caption, table.caption_justify = "* not required to promote; broken, it rolls back all the same", "left"
     return table
@@ -134,14 +132,25 @@ def _shares(report: Report, *, ascii_only: bool, wide: bool) -> Table:
     return table
 
 
-def _latencies(title: str, rows: Sequence[Latency]) -> Table:
+def _latencies(title: str, rows: Sequence[Latency], *, wide: bool) -> Table:
+    """Each quantile with its interval below it; the mean where there is room."""
     names = ("p50", "p90", "p95", "p99")
-    table = _table(title, "phase", "arm", "answers", "mean", *names, right=("answers", "mean", *names))
+    numbers = ("answers", *(("mean",) if wide else ()), *names)
+    table = _table(title, "phase", "arm", *numbers, right=numbers)
+    for column in table.columns[2:]:
+        column.no_wrap = True  # half a number on each of two lines is another number
     for row in rows:
-        values = [lines.quantile(row, name) for name in names]
-        mean = words.milliseconds(row.mean_us)
-        table.add_row(*map(Text, [safe(row.phase), safe(row.arm), words.count(row.requests), mean, *values]))
+        mean = [words.milliseconds(row.mean_us)] if wide else []
+        cells = [safe(row.phase), safe(row.arm), words.count(row.requests), *mean]
+        table.add_row(*map(Text, cells), *(_quantile(row, name) for name in names))
+    table.caption, table.caption_justify = lines.quantiles_note(rows), "left"
     return table
+
+
+def _quantile(row: Latency, name: str) -> Text:
+    between = lines.quantile_between(row, name)
+    told = Text(lines.quantile(row, name))
+    return told.append(f"\n{between}", style="dim") if between else told
 
 
 def _failures(report: Report) -> Table:

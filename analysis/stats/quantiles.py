@@ -20,8 +20,12 @@ MOST = 1e12
 """Values beyond which floating point no longer tells e-values of two arms apart, nor binomial tails in time."""
 
 
-def _at_rank(values: Floats, counts: npt.ArrayLike, rank: float) -> float | None:
-    """The value at a rank that counts from 1; None beyond either end, or where what is there is no number."""
+def at_rank(values: Floats, counts: npt.ArrayLike, rank: float) -> float | None:
+    """The value at a rank that counts from 1; None beyond either end, or where what is there is no number.
+
+    >>> at_rank(np.array([1.0, 2.0]), [3, 1], 3), at_rank(np.array([1.0, 2.0]), [3, 1], 5)
+    (1.0, None)
+    """
     cumulative = np.cumsum(np.asarray(counts, dtype=np.float64))
     if not cumulative.size or not 1 <= rank <= cumulative[-1]:
         return None
@@ -50,7 +54,7 @@ def order_statistic_interval(
     else:
         reach = distributions.normal_upper(alpha / 2) * math.sqrt(n * quantile * (1 - quantile))
         low, high = math.floor(n * quantile - reach), math.ceil(n * quantile + reach) + 1
-    return _at_rank(values, counts, low), _at_rank(values, counts, high)
+    return at_rank(values, counts, low), at_rank(values, counts, high)
 
 
 def harrell_davis(values: Floats, counts: npt.ArrayLike, quantile: float) -> float | None:
@@ -75,7 +79,7 @@ def harrell_davis(values: Floats, counts: npt.ArrayLike, quantile: float) -> flo
     if not 0 < n < math.inf:
         return None
     if n > MOST or not 0 < quantile < 1:
-        return _at_rank(values, counts, min(max(math.ceil(n * quantile), 1), n))
+        return at_rank(values, counts, min(max(math.ceil(n * quantile), 1), n))
     a, b = (n + 1) * quantile, (n + 1) * (1 - quantile)
     weights = np.diff(special.betainc(a, b, cumulative / n))
     some = weights > 0
@@ -122,8 +126,8 @@ def quantile_sequence(
         return None, None
     lower, upper = (_crossing(n, p, alpha, t_opt, end) for end in (0.0, n))
     return (
-        None if lower is None else _at_rank(values, counts, math.floor(lower) + 1),
-        None if upper is None else _at_rank(values, counts, math.ceil(upper)),
+        None if lower is None else at_rank(values, counts, math.floor(lower) + 1),
+        None if upper is None else at_rank(values, counts, math.ceil(upper)),
     )
 
 

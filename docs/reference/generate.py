@@ -1,4 +1,4 @@
-"""Write docs/reference from the code: commands, experiment file, report, exit codes. `--check` only compares."""
+"""Write docs/reference and the JSON Schemas of reports from the code. `--check` only compares."""
 
 import json
 import sys
@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from analysis import look, trend
 from analysis.__main__ import analysis
-from analysis.render.json_report import json_schema
+from analysis.render import json_report
 from deploy.__main__ import deploy
 from deploy.lint.checking import CODES, check
 from deploy.lint.examples import EXAMPLES
@@ -19,6 +20,7 @@ from experiments.core.errors import Exit
 from loadgen.__main__ import loadgen
 
 HERE = Path(__file__).resolve().parent
+SCHEMAS = HERE.parents[1] / "analysis"
 NOTICE = "<!-- Written by docs/reference/generate.py; do not edit. -->\n\n"
 MEANINGS = {
     Exit.PROMOTE: "promote; of other commands: success",
@@ -35,10 +37,37 @@ def pages() -> dict[str, str]:
     return {
         "commands.md": NOTICE + "".join(_commands()),
         "experiment.md": NOTICE + "# The experiment file\n\n" + _schema(reading.json_schema(), "Experiment"),
-        "report.md": NOTICE + "# report.json\n\n" + _schema(json_schema(), "Report"),
+        "report.md": NOTICE + "".join(_json_forms()),
         "lint.md": NOTICE + "".join(_lint()),
         "exit-codes.md": NOTICE + "".join(_exit_codes()),
     }
+
+
+def schemas() -> dict[str, str]:
+    """The JSON Schema of everything that is written as JSON for others to read, by its file name."""
+    made = {
+        "report.schema.json": json_report.json_schema(),
+        "look.schema.json": look.json_schema(),
+        "comparison.schema.json": trend.json_schema(),
+    }
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) for name, schema in made.items()}
+
+
+_PROMISE = (
+    "Its JSON Schema is `analysis/report.schema.json`. Within a `schema_version` no key goes away and none changes its "
+    "type; new ones may come, and none of them is needed.\n\n"
+)
+
+
+def _json_forms() -> Iterator[str]:
+    """What `report --json`, `watch --json` and the comparison of runs say; what they share is told once."""
+    report, seen = json_report.json_schema(), look.json_schema()
+    yield f"# report.json\n\n{_PROMISE}{_schema(report, 'Report')}"
+    yield "# A line of `watch --json`\n\nIts JSON Schema is `analysis/look.schema.json`; `Report` is the one above.\n\n"
+    own = {name: one for name, one in seen["$defs"].items() if name not in report["$defs"]}
+    yield _schema({**seen, "$defs": own}, "Look")
+    yield "# Several runs: `report RUN1 RUN2 --json`\n\nIts JSON Schema is `analysis/comparison.schema.json`.\n\n"
+    yield _schema(trend.json_schema(), "Comparison")
 
 
 def _commands() -> Iterator[str]:
@@ -79,6 +108,10 @@ def _kind(value: Mapping[str, Any]) -> str:
             return " or ".join(dict.fromkeys(_kind(one) for one in value[key]))
     if "enum" in value or "const" in value:
         return _cell(" or ".join(f"`{json.dumps(one)}`" for one in value.get("enum", [value.get("const")])))
+    if value.get("type") == "object" and isinstance(value.get("additionalProperties"), dict):
+        return f"{_kind(value['additionalProperties'])} by name"
+    if "prefixItems" in value:
+        return f"[{', '.join(_kind(one) for one in value['prefixItems'])}]"
     if value.get("type") == "array":
         return f"list of {_kind(value.get('items', {}))}"
     return str(value.get("type", "any"))
@@ -114,13 +147,16 @@ def _exit_codes() -> Iterator[str]:
 
 def main() -> int:
     """Write the pages, or say which are out of date."""
-    stale = [name for name, text in pages().items() if not _is(HERE / name, text)]
+    made = {HERE / name: text for name, text in pages().items()}
+    made |= {SCHEMAS / name: text for name, text in schemas().items()}
+    stale = [path for path, text in made.items() if not _is(path, text)]
     if "--check" in sys.argv:
-        for name in stale:
-            sys.stderr.write(f"docs/reference/{name} is out of date: python docs/reference/generate.py\n")
+        for path in stale:
+            place = path.relative_to(SCHEMAS.parent)
+            sys.stderr.write(f"{place} is out of date: PYTHONPATH=. python docs/reference/generate.py\n")
         return 2 if stale else 0
-    for name, text in pages().items():
-        (HERE / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    for path, text in made.items():
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return 0
 
 

@@ -24,7 +24,7 @@ sees = pytest.mark.skipif(
 )
 
 
-def looked_at(pages, timeout=600):
+def looked_at(pages, timeout=1500):
     """What `pages.mjs` found on each page in each look: errors, requests, violations, what is crooked."""
     done = subprocess.run(
         [NODE, FOLDER / "pages.mjs", *pages], env={**os.environ, "CHROMIUM": CHROMIUM},

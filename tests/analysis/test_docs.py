@@ -110,19 +110,6 @@ def test_the_action_fails_for_the_verdicts_that_were_named(verdict, fail_on, cod
     assert subprocess.run(bash, env=variables, capture_output=True, check=False).returncode == code
 
 
-def test_argo_s_job_starts_a_command_that_we_have():
-    job, web = list(YAML(typ="safe").load_all((ROOT / "docs/ci/argo-rollouts.yaml").read_text()))
-    (container,) = job["spec"]["metrics"][0]["provider"]["job"]["spec"]["template"]["spec"]["containers"]
-    done = subprocess.run(
-        [sys.executable, *container["command"][1:4], "--help"], check=False, capture_output=True, text=True, cwd=ROOT
-    )
-    assert (done.returncode, "--every" in done.stdout) == (0, True)
-    metric = web["spec"]["metrics"][0]
-    for result, outcome in (("promote", "success"), ("roll back", "failure"), ("pause", "inconclusive")):
-        held = [name for name in ("success", "failure") if metric[f"{name}Condition"] == f'result == "{result}"']
-        assert (held or ["inconclusive"]) == [outcome]
-
-
 @pytest.fixture
 def github():
     """GitHub's part, played: a real HTTP server with the three calls of its documented API that keep comments."""

@@ -21,6 +21,7 @@ OURS = {
     "exceedances.needed": "a rule of ours: ten beyond",
     "means.variance_of": "the definition of a variance",
     "multinomial.log_mean_exp": "the definition of a mean",
+    "quantiles.at_rank": "the definition of an order statistic",
     "ranks.aligned": "puts counts side by side",
 }
 

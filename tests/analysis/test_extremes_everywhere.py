@@ -170,6 +170,7 @@ CASES = {
     "multiplicity.e_holm": {"log_e_values": LOGS, "alpha": ALPHAS},
     "multiplicity.holm": {"p_values": P_VALUES, "alpha": ALPHAS},
     "paired.mcnemar": {"only_first": COUNTS, "only_second": COUNTS},
+    "quantiles.at_rank": {"values": ARRAYS, "counts": ARRAYS, "rank": NUMBERS},
     "quantiles.harrell_davis": QUANTILE,
     "quantiles.order_statistic_interval": QUANTILE,
     "quantiles.quantile_p_value": {"at_most": COUNTS, "below": COUNTS, "n": COUNTS, "quantile": SHARES},
@@ -179,6 +180,7 @@ CASES = {
     "ranks.brunner_munzel": {"first": ARRAYS, "second": ARRAYS, "alpha": ALPHAS},
     "ranks.shift_ratio": {"first": VALUES, "second": VALUES, "alpha": ALPHAS},
     "ranks.superiority_interval": {"found": SUPERIORITIES, "n": COUNTS, "m": COUNTS, "alpha": ALPHAS},
+    "woodruff.quantile_interval": {"arm": HISTOGRAMS, "quantile": SHARES, "alpha": ALPHAS},
 }  # fmt: skip
 
 MATHEMATICS = "distributions."

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from lxml import etree
 
-from analysis import adapters
+from analysis import adapters, words
 from analysis.judge import examine
 from analysis.publish import Subject
 from analysis.render import runtime
@@ -35,6 +35,7 @@ from tests.analysis.test_renderings import hostile
 
 pytestmark = pytest.mark.usefixtures("light")
 
+QUANTILES = ("p50", "p90", "p95", "p99")
 BASE_KINDS = {
     "promote": (Truth(), Layout()),
     "roll back": (replace(misrouted("dark-launch", {"old": 0.98, "new": 0.02}), failing={"new": 0.1}), Layout()),
@@ -88,6 +89,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tables, self.scripts, self.handlers, self.links = {}, 0, [], []
+        self.below, self.small, self.is_small = {}, None, False
         self.rows, self.cell = None, None
         self.feed(text)
 
@@ -98,11 +100,24 @@ class Page(HTMLParser):
         self.links += [given[name] for name in ("href", "src", "action") if name in given]
         if tag == "table":
             self.rows = self.tables.setdefault(given["data-table"], [])
+            self.small = self.below.setdefault(given["data-table"], [])
+        elif tag == "small":
+            self.is_small = True
         elif tag == "tr" and self.rows is not None:
             self.rows.append([])
         elif tag == "td":
             self.cell = given.get("data-value")
             self.rows[-1].append(self.cell)
+
+    def handle_data(self, data):
+        if self.is_small:
+            self.small.append(data)
+            self.is_small = False
+
+
+def short(interval):
+    """An interval as tables show it: three digits of milliseconds."""
+    return "–".join(words.milliseconds(interval[end]).removesuffix(" ms") for end in ("low", "high"))
 
 
 @pytest.mark.parametrize("kind", BASE_KINDS)
@@ -140,11 +155,19 @@ def test_junit_is_valid_by_the_schema_of_jenkins(subjects, tmp_path):
 def test_all_forms_say_the_numbers_of_the_json(subjects, kind):
     report = subjects[kind].report
     told = json.loads(render_json(report))
-    tables = Page(render_html(report, None)).tables
+    page = Page(render_html(report, None))
+    tables = page.tables
     shares = [[float(value) if value else None for value in row[3:6]] for row in tables["Shares"] if row]
     assert shares == [[s["expected"], s["share"]["estimate"], s["requests"]] for s in told["shares"]]
     means = [(float(row[2]), float(row[3])) for row in tables["Latency of successful answers"] if row]
     assert means == [(row["requests"], row["mean_us"]) for row in told["latencies"]]
+    assert any(row["intervals_us"] for row in told["latencies"])
+    below = [page.below[name] for name in ("Latency of successful answers", "Latency from the intended start")]
+    wanted = [
+        [short(row["intervals_us"][name]) for row in rows for name in QUANTILES if name in row["intervals_us"]]
+        for rows in (told["latencies"], told["waited"])
+    ]
+    assert below == wanted
     failed = [(float(row[2]), float(row[3])) for row in tables["Failures by routed arm"] if row]
     assert failed == [(row["failed"], row["requests"]) for row in told["failures"]]
     outs = etree.fromstring(render_junit(report).encode()).xpath("testsuite[@name='claims']/testcase/system-out/text()")
@@ -243,17 +266,6 @@ def endpoint(subjects, tmp_path):
     yield call
     server.shutdown()
     server.server_close()
-
-
-def test_flagger_pauses_for_a_routing_fault_and_rolls_back_for_a_model_fault(endpoint):
-    seen = {
-        kind: (endpoint("/flagger/confirm", experiment=kind)[0], endpoint("/flagger/rollback", experiment=kind)[0])
-        for kind in ("promote", "roll-back", "routing")
-    }
-    assert seen == {
-        "promote": (200, 409), "roll-back": (409, 200), "routing": (409, 409),
-    }  # fmt: skip
-    assert "routing is at fault" in endpoint("/flagger/confirm", experiment="routing")[1]["sentence"]
 
 
 def test_the_endpoint_refuses_what_it_does_not_know(endpoint):

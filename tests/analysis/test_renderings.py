@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from analysis.judge import judge
+from analysis.render import lines
 from analysis.render.json_report import SCHEMA_FILE, json_schema, render_json
 from analysis.render.markdown import LIMIT_BYTES, render_markdown
 from analysis.render.terminal import print_report
@@ -65,6 +66,28 @@ def test_all_four_verdicts_are_rendered(reports):
 def test_no_line_is_wider_than_the_terminal(reports, width):
     for report in reports.values():
         assert max(map(len, printed(report, width).splitlines())) <= width
+
+
+def test_no_number_of_a_latency_is_cut_in_two_where_names_are_long(reports):
+    """`1,394-1,55` on one line and `0` on the next would be another number."""
+
+    def slow(row):
+        ends = {
+            name: msgspec.structs.replace(one, low=60 * one.low, high=60 * one.high)
+            for name, one in row.intervals_us.items()
+        }
+        names = {"phase": "rollout-of-week-14", "arm": "canary-of-recommendations-2026-11-rc2"}
+        return msgspec.structs.replace(row, **names, intervals_us=ends)
+
+    report = reports["promote"]
+    report = msgspec.structs.replace(report, latencies=[slow(row) for row in report.latencies])
+    text = printed(report, 80)
+    shown = [lines.quantile_between(row, name) for row in report.latencies for name in row.intervals_us]
+    assert len(shown) > 8
+    assert max(map(len, shown)) >= len("1,394–1,550")
+    for one in shown:
+        assert re.search(rf"(?<![\d,.]){re.escape(one)}(?![\d,.])", text), one
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_verdict_comes_first_and_quiet_is_only_that(reports):

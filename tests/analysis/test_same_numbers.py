@@ -18,6 +18,7 @@ from analysis.render.tallies import render_csv, render_parquet
 from analysis.render.terminal import print_report
 from tests.analysis.synthetic import Truth, misrouted, write_run
 
+QUANTILES = ("p50", "p90", "p95", "p99")
 KINDS = {
     "promote": Truth(),
     "model": Truth(failing={"new": 0.1, "old": 0.02}, median_ms={"old": 20.0, "new": 900.0}),
@@ -53,14 +54,39 @@ def in_terminal(report):
     tables = {}
     for part in stream.getvalue().split("\n\n"):
         title, _, *rows = [*part.strip().splitlines(), ""]
-        tables[title.strip()] = [re.split(r" {2,}", row.rstrip()) for row in rows if row.strip()]
+        cells = [re.split(r" {2,}", row.rstrip()) for row in rows if row.strip()]
+        tables[title.strip()] = list(joined(cells)) if title.startswith("latency") else cells
     return tables
+
+
+def joined(lines):
+    """Rows of latencies as Markdown has them: what stands below a quantile in brackets after it; no caption."""
+    rows = [line for line in lines if len(line) == 4 + len(QUANTILES)]
+    for row in rows:
+        below = lines[lines.index(row) + 1 : lines.index(row) + 2] or [[]]
+        own = below[0][1:] if below[0] and not below[0][0] else []
+        supported = [cell for cell in row[4:] if cell != "too few"]
+        assert len(own) in (0, len(supported))
+        yield [*row[:4], *(f"{cell} ({own.pop(0)})" if own and cell != "too few" else cell for cell in row[4:])]
 
 
 def number(text):
     """The first figure of a cell, in base units: shares as such, latencies in microseconds."""
     found = re.match(r"\s*(-?[\d,.]+)(%| ms)?", text.removeprefix("under "))
     return float(found[1].replace(",", "")) * {"%": 0.01, " ms": 1000, None: 1}[found[2]]
+
+
+def between(cell):
+    """The interval in brackets after a quantile, in microseconds."""
+    found = re.search(r"\((.*)\)", cell)
+    return found and [1000 * float(end.replace(",", "")) for end in re.split("[–-]| or more", found[1]) if end]
+
+
+def near_interval(interval):
+    """What is shown of one: three digits."""
+    if interval is None:
+        return None
+    return [pytest.approx(end, rel=0.006) for end in (interval["low"], interval["high"]) if end is not None]
 
 
 def of(text):
@@ -89,9 +115,10 @@ def test_tables_for_people(subject, told, read):
     for cells, row in zip(latencies, [*told["latencies"], *told["waited"]], strict=True):
         assert [cells[0], cells[1], number(cells[2])] == [row["phase"], row["arm"], row["requests"]]
         assert number(cells[3]) == pytest.approx(row["mean_us"], rel=0.006)
-        for name, cell in zip(("p50", "p90", "p95", "p99"), cells[4:], strict=True):
+        for name, cell in zip(QUANTILES, cells[4:], strict=True):
             shown = row["quantiles_us"].get(name)
-            assert cell == "too few" if shown is None else number(cell) == pytest.approx(shown, rel=0.006)
+            assert cell.startswith("too few") if shown is None else number(cell) == pytest.approx(shown, rel=0.006)
+            assert between(cell) == near_interval(row["intervals_us"].get(name))
     for cells, row in zip(tables["failures by routed arm"], told["failures"], strict=True):
         assert of(cells[2]) == (row["failed"], row["requests"])
         low, high = cells[3].split(" to ")

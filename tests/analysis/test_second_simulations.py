@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from analysis.stats import bands, boundaries, changepoint, exceedances, means, ranks
+from analysis.stats import bands, bins, boundaries, changepoint, exceedances, means, quantiles, ranks, woodruff
 from analysis.stats.bins import PER_OCTAVE
 from analysis.stats.exceedances import Histogram
 from analysis.trials import mean_trial, quantile_trial
@@ -113,11 +114,44 @@ def test_a_share_beyond_a_limit_keeps_its_level():
     assert np.mean([one.p_below <= alpha for one in found]) <= allowed(alpha, runs)
 
 
+def batches_of(random, drag):
+    """40 batches of 60 log-normal latencies; `drag` is the spread that those of a batch have in common."""
+    values = random.standard_normal((40, 60)) + drag * random.standard_normal((40, 1))
+    found = bins.bin_of(1e5 * np.exp(0.3 * values))
+    known, places = np.unique(found, return_inverse=True)
+    counts = np.zeros((40, known.size), dtype=np.int64)
+    np.add.at(counts, (np.repeat(np.arange(40), 60), places.ravel()), 1)
+    return Histogram(known, counts)
+
+
+@pytest.mark.parametrize(("quantile", "drag"), [(0.5, 0.0), (0.95, 0.0), (0.5, 0.5), (0.95, 0.5)])
+def test_a_quantile_is_covered_whether_or_not_the_values_of_a_batch_resemble_one_another(quantile, drag):
+    random, runs, alpha = np.random.default_rng(6), 300, 0.1
+    true = 1e5 * math.exp(0.3 * stats.norm.ppf(quantile) * math.hypot(1, drag))
+    missed, alone, nothing = 0, 0, 0
+    for _ in range(runs):
+        arm = batches_of(random, drag)
+        values, counts = bins.middle(arm.bins), arm.counts.sum(axis=0)
+        naive = quantiles.order_statistic_interval(values, counts, quantile, alpha)
+        alone += not naive[0] * 0.999 <= true <= naive[1] * 1.001
+        found = woodruff.quantile_interval(arm, quantile, alpha)
+        if found is None:
+            nothing += 1
+            continue
+        missed += not found[0] * 0.999 <= true <= found[1] * 1.001
+        assert found[0] <= naive[0]
+        assert found[1] >= naive[1]
+    assert nothing <= 0.05 * runs
+    assert missed / runs <= allowed(alpha, runs)
+    # As independent values each miss would be rare; batches that differ take that away.
+    assert (alone / runs > 2 * alpha) == (drag > 0)
+
+
 def drawn(random, n, factor):
-    bins = np.arange(200) + 14 * PER_OCTAVE
+    places = np.arange(200) + 14 * PER_OCTAVE
     counts = np.zeros((12, 200), dtype=np.int64)
     np.add.at(counts, (random.integers(0, 12, n), np.minimum((random.gamma(4, 12, n) * factor).astype(int), 199)), 1)
-    return Histogram(bins, counts)
+    return Histogram(places, counts)
 
 
 @given(st.integers(0, 999), st.integers(-6, 8), st.sampled_from((0.5, 0.9)), st.sampled_from((1.0, 1.3)))

@@ -11,7 +11,18 @@ from scipy import special, stats
 
 from analysis import failures, secondary, words
 from analysis.stats import batches as batch
-from analysis.stats import bernoulli, boundaries, fixed, likelihood, multinomial, multiplicity, quantiles
+from analysis.stats import (
+    bernoulli,
+    bins,
+    boundaries,
+    fixed,
+    likelihood,
+    multinomial,
+    multiplicity,
+    quantiles,
+    woodruff,
+)
+from analysis.stats.exceedances import Histogram
 from experiments.core.hypotheses import hypotheses
 from tests.analysis.counted import cell, tally_of
 from tests.analysis.synthetic import experiment
@@ -197,3 +208,35 @@ def test_freedom_is_that_of_the_variance_of_as_many_independent_batches(correlat
     assert seen == pytest.approx(
         batch.freedom_of(batches, correlation), rel=4 * math.sqrt(2 / runs) + 3 / batches / (1 - correlation)
     )
+
+
+def test_an_interval_of_a_quantile_is_that_of_its_share_read_off_the_sorted_values():
+    """Woodruff's in plain Python, over values and not bins; batches that are alike have Student's quantile alone."""
+    random = np.random.default_rng(5)
+    batches = [sorted(random.integers(1000, 1024, 50).tolist()) for _ in range(20)]
+    counts = np.array([[batch.count(value) for value in range(1000, 1024)] for batch in batches])
+    arm = Histogram(bins.bin_of(np.arange(1000, 1024)), counts)
+    values = sorted(itertools.chain(*batches))
+    at = values[math.ceil(0.9 * len(values)) - 1]
+    shares = [sum(value <= at for value in batch) / 50 for batch in batches]
+    independent = math.sqrt(0.9 * 0.1 / len(values))
+    assert stats.tstd(shares) / math.sqrt(20) < 0.8 * independent
+    assert stats.pearsonr(shares[1:], shares[:-1]).statistic < -0.05
+    for alpha in (0.05, 0.3):
+        half = stats.t(19).ppf(1 - alpha / 2) * independent / (0.9 * 0.1)
+        ends = [1 / (1 + math.exp(-(math.log(9) + side * half))) for side in (-1, 1)]
+        naive = values[math.ceil(len(values) * ends[0]) - 1], values[math.floor(len(values) * ends[1])]
+        exact = [stats.binom(len(values), 0.9).ppf(part) for part in (alpha / 2, 1 - alpha / 2)]
+        wanted = min(naive[0], values[int(exact[0]) - 1]), max(naive[1], values[int(exact[1])])
+        assert woodruff.quantile_interval(arm, 0.9, alpha) == wanted
+
+
+def test_an_interval_of_a_quantile_is_not_made_of_one_batch_nor_of_what_wanders_without_end():
+    steady = Histogram(np.arange(1024, 1034), np.full((40, 10), 6))
+    assert woodruff.quantile_interval(steady, 0.5, 0.05) is not None
+    assert woodruff.quantile_interval(Histogram(steady.bins, steady.counts[:1]), 0.5, 0.05) is None
+    drift = np.zeros((40, 10), dtype=np.int64)
+    drift[np.arange(40), np.arange(40) // 4] = 60
+    assert woodruff.quantile_interval(Histogram(steady.bins, drift), 0.5, 0.05) is None
+    few = Histogram(steady.bins, steady.counts[:2])
+    assert woodruff.quantile_interval(few, 0.99, 0.05)[1] is None  # 120 values: none bounds the 99th of a hundred

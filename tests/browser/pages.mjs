@@ -8,7 +8,7 @@ import puppeteer from "puppeteer-core";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const looks = {
-  light: { scheme: "light", width: 1280, height: 900 },
+  light: { scheme: "light", width: 1280, height: 900, used: true },
   dark: { scheme: "dark", width: 1280, height: 900 },
   phone: { scheme: "light", width: 390, height: 844, phone: true },
   print: { scheme: "light", width: 760, height: 1000, media: "print" },
@@ -55,6 +55,96 @@ async function scrolled(page) {
   await page.evaluate(() => window.scrollTo(0, 0));
 }
 
+const shortly = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// With the mouse over marks of each living picture, until one tells its numbers.
+async function hovered(page) {
+  const told = {};
+  for (const figure of await page.$$("figure[data-chart]")) {
+    const id = await figure.evaluate((one) => { one.scrollIntoView({ block: "center" }); return one.id; });
+    const marks = await figure.$$(".live .mark-symbol.role-mark path, .live .mark-rect.role-mark path, .live .mark-rule.role-mark line");
+    told[id] = "";
+    for (let at = 0; at < marks.length && !/\d/.test(told[id]); at += Math.ceil(marks.length / 40)) {
+      const box = await marks[at].boundingBox();
+      if (!box) continue;
+      await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+      await shortly(40);
+      told[id] = await page.evaluate(() => document.querySelector("#vg-tooltip-element.visible")?.innerText ?? "");
+    }
+    await page.mouse.move(2, 2);
+  }
+  return told;
+}
+
+// Every switch of every picture: an arrow key on it, then a click on it and another choice; does the picture change?
+async function switched(page) {
+  const told = [];
+  for (const select of await page.$$(".switches:not([hidden]) select")) {
+    const drawn = () => select.evaluate((one) => one.closest("figure").querySelector(".live svg").innerHTML);
+    const chosen = () => select.evaluate((one) => one.value);
+    const place = await select.evaluate((one) => ({ picture: one.closest("figure").id, name: one.name, at: one.selectedIndex, last: one.length - 1 }));
+    const seen = [[await chosen(), await drawn()]];
+    await select.focus();
+    await page.keyboard.press(place.at === place.last ? "ArrowUp" : "ArrowDown");
+    await shortly(150);
+    seen.push([await chosen(), await drawn()]);
+    await select.click();
+    await page.keyboard.press("Escape");
+    const focused = await select.evaluate((one) => one === document.activeElement);
+    await select.select(seen[0][0]);
+    await shortly(150);
+    seen.push([await chosen(), await drawn()]);
+    const changes = (a, b) => seen[a][0] !== seen[b][0] && seen[a][1] !== seen[b][1];
+    told.push({ picture: place.picture, name: place.name, keyboard: changes(0, 1), mouse: focused && changes(1, 2) });
+  }
+  return told;
+}
+
+// Every column of every table, by Enter and by the space bar: what it says of its order, and the order that it has.
+async function sorted(page) {
+  const told = [];
+  await page.evaluate(() => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+  for (const button of await page.$$("table.sorted th button")) {
+    const state = () => button.evaluate((one) => {
+      const head = one.closest("th"), rows = [...head.closest("table").tBodies[0].rows];
+      return {
+        table: head.closest("table").dataset.table, column: head.cellIndex, order: head.getAttribute("aria-sort"),
+        others: [...head.parentNode.cells].filter((cell) => cell !== head && cell.hasAttribute("aria-sort")).length,
+        values: rows.map((row) => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent.trim()),
+      };
+    });
+    await button.focus();
+    for (const key of ["Enter", "Space"]) {
+      await page.keyboard.press(key);
+      told.push(await state());
+    }
+  }
+  return told;
+}
+
+// The Tab key through the page: where it stops, which stops cannot be seen, and what it never comes to.
+async function tabbed(page) {
+  const told = { stops: 0, unseen: [] };
+  await page.evaluate(() => { document.activeElement?.blur(); window.scrollTo(0, 0); });
+  for (; told.stops < 600; told.stops++) {
+    await page.keyboard.press("Tab");
+    const stop = await page.evaluate(() => {
+      const one = document.activeElement;
+      if (!one || one === document.body || one.dataset.stop) return null;
+      one.dataset.stop = "yes";
+      const style = getComputedStyle(one), box = one.getBoundingClientRect();
+      const inside = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+      const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+      return { what: `${one.tagName} ${(one.getAttribute("aria-label") ?? one.textContent).trim().slice(0, 40)}`, seen: inside && outlined };
+    });
+    if (!stop) break;
+    if (!stop.seen) told.unseen.push(stop.what);
+  }
+  told.missed = await page.$$eval("a[href], button, select, summary, [tabindex='0']", (all) =>
+    all.filter((one) => one.checkVisibility() && !one.dataset.stop).map((one) => `${one.tagName} ${one.textContent.trim().slice(0, 40)}`));
+  return told;
+}
+
 async function looked(browser, file, name, look, shots) {
   const page = await browser.newPage();
   const seen = { errors: [], requests: [], violations: [], crooked: [] };
@@ -82,7 +172,11 @@ async function looked(browser, file, name, look, shots) {
       id: one.id, impact: one.impact, help: one.help, places: one.nodes.slice(0, 4).map((node) => node.target.join(" ")),
     }));
   }
+  seen.stills = await page.$$eval("figure", (all) => Object.fromEntries(
+    all.filter((one) => one.querySelector(".still svg")?.getBoundingClientRect().height > 50)
+      .map((one) => [one.id, one.querySelector(".said")?.textContent.trim() ?? ""])));
   if (shots) await page.screenshot({ path: `${shots}/${basename(file, ".html")}-${name}.png`, fullPage: true });
+  if (look.used) seen.used = { tabs: await tabbed(page), tooltips: await hovered(page), switches: await switched(page), columns: await sorted(page) };
   await page.close();
   return seen;
 }

@@ -14,8 +14,9 @@ from analysis.pictures.shown import UNATTRIBUTED
 from analysis.render.text import named
 from analysis.report import Report
 
-PALETTE = ("#0a7ac2", "#d55e00", "#009e73", "#c46a9d", "#8a7a00", "#7a5fd0", "#b0503c", "#2f8f9d", "#7d7d7d", "#a0651c")
-"""After Okabe & Ito (2008), each at least 3 : 1 against white and against the dark page."""
+PALETTE = ("#0a7ac2", "#d55e00", "#b41e87", "#78965a", "#1ea5a5", "#c31e1e", "#00785a", "#8787ff", "#e16996", "#5a3cff")
+"""Searched for being far from one another and from `STRANGE` to every eye, the first ones most; each at least 3 : 1
+against the page, light and dark."""
 
 STRANGE = "#808080"
 

@@ -9,6 +9,7 @@ from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import (
     LETTER,
     PALETTE,
+    Row,
     Sets,
     arm_scale,
     clean,
@@ -61,7 +62,7 @@ def shares(report: Report, data: Pictures) -> Picture | None:
     text = (
         "Share of one arm over time. Line: share of the phase so far; band: its confidence sequence, valid whenever "
         "you look; dots: each moment alone; dashes: what is configured, with the tolerance shaded; grey bars: "
-        "transitions, not judged."
+        "transitions, not judged; every other phase is shaded."
     )
     return Picture(
         "shares",
@@ -83,26 +84,32 @@ def _opening(report: Report, cohorts: Sequence[str], arms: Sequence[str]) -> tup
 
 
 def _grounds(data: Pictures, sets: Sets) -> Iterator[Any]:
-    """Transitions shaded, and the phases' names above."""
+    """Every other period shaded lightly, transitions darkly, and the phases' names above."""
     spans = clean(data.spans)
-    gaps = [row for row in spans if row["kind"] == "transition"]
+    periods, gaps = ([row for row in spans if row["kind"] == kind] for kind in ("period", "transition"))
+    shades = ((periods[1::2], "phase", 0.06, 0.0), (gaps, "transition", 0.35, 0.35))
     at, until = alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
-    if gaps:
-        yield (
-            alt.Chart(sets.add(gaps))
-            .mark_rect(color="currentColor", opacity=0.35, stroke="currentColor", strokeWidth=1, strokeOpacity=0.35)
-            .encode(at, until, tooltip=[alt.Tooltip("phase:N", title="transition")])
-        )
-    periods = [row for row in spans if row["kind"] == "period"]
+    for rows, title, dark, edge in shades:
+        if rows:
+            yield (
+                alt.Chart(sets.add(rows))
+                .mark_rect(color="currentColor", opacity=dark, stroke="currentColor", strokeWidth=1, strokeOpacity=edge)
+                .encode(at, until, tooltip=[alt.Tooltip("phase:N", title=title)])
+            )
     if 0 < len(periods) <= _FEW_PHASES:
-        whole = max(row["until"] for row in periods) - min(row["at"] for row in periods) or 1
-        room = f"floor((datum.until - datum.at) / {whole:.6g} * width / {LETTER})"
-        yield (
-            alt.Chart(sets.add(periods))
-            .transform_calculate(label=f"{room} < 4 ? '' : truncate(datum.phase, {room})")
-            .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, fontWeight="bold", opacity=0.8)
-            .encode(alt.X("at:Q"), y=alt.value(0), text="label:N", tooltip=[alt.Tooltip("phase:N")])
-        )
+        yield _phase_names(periods, sets)
+
+
+def _phase_names(periods: Sequence[Row], sets: Sets) -> Any:
+    """The names of phases at the top, each cut to the room that it has."""
+    whole = max(row["until"] for row in periods) - min(row["at"] for row in periods) or 1
+    room = f"floor((datum.until - datum.at) / {whole:.6g} * width / {LETTER})"
+    return (
+        alt.Chart(sets.add(periods))
+        .transform_calculate(label=f"{room} < 4 ? '' : truncate(datum.phase, {room})")
+        .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, fontWeight="bold", opacity=0.8)
+        .encode(alt.X("at:Q"), y=alt.value(0), text="label:N", tooltip=[alt.Tooltip("phase:N")])
+    )
 
 
 def evidence(data: Pictures) -> Picture | None:

@@ -4,9 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import altair as alt
 
-from analysis.render.charts.looks import Row, Sets, finished
+from analysis.render.charts.looks import PALETTE, STRANGE, Row, Sets, finished
 from analysis.render.picture import Picture
 from analysis.render.text import named
+
+_COLOURS = [PALETTE[1], PALETTE[2], STRANGE, PALETTE[0]]
+"""Of broken, void, undecided and shown."""
 
 
 def trend_chart(rows: Sequence[Row]) -> Picture | None:
@@ -31,9 +34,7 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
     )
     x = alt.X("at:O", axis=alt.Axis(title="run", labelAngle=0))
     y = alt.Y("estimate:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="found, in the claim's unit", tickCount=5))
-    states = alt.Color(
-        "state:N", scale=alt.Scale(domain=list(rank), range=["#d55e00", "#c46a9d", "#8a7a00", "#0a7ac2"])
-    )
+    states = alt.Color("state:N", scale=alt.Scale(domain=list(rank), range=_COLOURS))
     hover = [
         alt.Tooltip("run:N"),
         alt.Tooltip("state:N"),
