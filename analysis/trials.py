@@ -63,7 +63,7 @@ def mean_trial(canary: tuple[Histogram, Any], baseline: tuple[Histogram, Any], l
 
 def limit_trial(canary: Histogram, over: Any, allowed: float) -> Trial | None:
     """The share of answers beyond an absolute limit against what is allowed; `over` counts them by batch."""
-    found = share_beyond(over, canary.by_batch, allowed)
+    found = share_beyond(over, canary.by_batch, allowed, canary.spells)
     if found is None:
         return None
     return Trial(found.estimate, None, None, found.p_above, found.p_below, found.interval, found.weather)

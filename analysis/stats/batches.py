@@ -103,6 +103,15 @@ class Weather:
         """Whether the batches cannot exclude a wandering without end, so that nothing can be said."""
         return self.clustered and self.largest_lag >= ENDLESS
 
+    @property
+    def least(self) -> float:
+        """What batches vary at least against independent requests: 1, and more where they wander."""
+        return min(self.index, 1e12) if self.wanders and self.index > 1 else 1.0
+
+    def beside(self, spells: "Weather") -> "Weather":
+        """With neighbours as alike as another statistic of the same batches shows them to be, where that wanders."""
+        return Weather(self.batches, max(self.lag1, spells.lag1), self.index) if spells.wanders else self
+
 
 @dataclass(frozen=True)
 class Scores:

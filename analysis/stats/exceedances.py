@@ -7,6 +7,7 @@ where the arms have unequal numbers.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,22 @@ class Histogram:
     def n(self) -> int:
         """All requests."""
         return int(self.counts.sum())
+
+    @cached_property
+    def spells(self) -> Weather:
+        """How the share at most the median hangs together: how long the arm's slow spells last, and how much they take.
+
+        What lies far out in the tail is rarely beyond it even in a slow spell. Few hits say little of spells, and a run
+        that happened to have few would seem too sure of itself.
+        """
+        used = self.counts[self.by_batch > 0]
+        counts = used.sum(axis=0)
+        n = float(counts.sum())
+        if not 0 < n < np.inf:
+            return Weather(0, 0.0, 1.0)
+        hits = used[:, self.bins <= quantile_bin(self.bins, counts, 0.5)].sum(axis=1)
+        share = float(hits.sum()) / n
+        return weather((hits - share * used.sum(axis=1)) / n, share * (1 - share) / n)
 
 
 @dataclass(frozen=True)
@@ -239,7 +256,7 @@ class ShareBeyond:
         return min(low, below), max(high, above)
 
 
-def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | None:
+def share_beyond(hits: Counts, totals: Counts, allowed: float, spells: Weather | None = None) -> ShareBeyond | None:
     """Whether more than the allowed share of values lies beyond a limit, from batches; None for one batch or none.
 
     A quantile q lies below a limit just where at most 1 − q of all values lie beyond it. Null: the share is `allowed`.
@@ -251,6 +268,7 @@ def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | 
         hits: Values beyond, by batch.
         totals: All values, by batch.
         allowed: In (0, 1).
+        spells: `Histogram.spells` of the same batches.
 
     >>> found = share_beyond(np.array([1, 0, 2, 1]), np.array([100, 100, 100, 100]), 0.05)
     >>> found.estimate, found.p_below < 0.05
@@ -267,4 +285,6 @@ def share_beyond(hits: Counts, totals: Counts, allowed: float) -> ShareBeyond | 
     residuals = (hit - sums[0] / n * total) / n / spread
     floor = 1 / (n * spread)
     seen = weather(residuals, floor)
+    if spells is not None:
+        seen, floor = seen.beside(spells), floor * spells.least
     return ShareBeyond(n, int(hit.sum()), allowed, scored(np.ones(1), residuals[:, None], floor, seen), seen)

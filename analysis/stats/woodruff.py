@@ -58,7 +58,7 @@ def _half(arm: Histogram, used: Counts, quantile: float, alpha: float) -> float 
     sizes, n, spread = used.sum(axis=1), float(used.sum()), quantile * (1 - quantile)
     residuals = (below - below.sum() / n * sizes) / n / spread
     floor = 1 / (n * spread)
-    seen = weather(residuals, floor)
+    seen, floor = weather(residuals, floor).beside(arm.spells), floor * arm.spells.least
     if seen.endless:
         return None
     scales = scored(np.ones(1), residuals[:, None], floor, seen)

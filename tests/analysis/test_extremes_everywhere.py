@@ -143,7 +143,7 @@ CASES = {
     "exceedances.density_ratio": {"canary": HISTOGRAMS, "baseline": HISTOGRAMS, "quantile": SHARES},
     "exceedances.needed": {"quantile": SHARES},
     "exceedances.quantile_ratio": {"canary": HISTOGRAMS, "baseline": HISTOGRAMS, "quantile": SHARES},
-    "exceedances.share_beyond": {**WINDOWS, "allowed": SHARES},
+    "exceedances.share_beyond": {**WINDOWS, "allowed": SHARES, "spells": [None, *WEATHERS]},
     "fixed.clopper_pearson": INTERVAL,
     "fixed.jeffreys": INTERVAL,
     "fixed.newcombe": {"first": TRIALS, "second": TRIALS, "alpha": ALPHAS},
