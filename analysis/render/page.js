@@ -12,7 +12,8 @@ function embed(figure) {
   live.hidden = false;
   if (still) still.style.display = "none";
   return vegaEmbed(live, unpacked(specs[figure.dataset.chart]), { renderer: "svg", actions: false, ast: true, mode: "vega-lite" }).then(
-    (made) => {
+    async (made) => {
+      await made.view.resize().runAsync(); // legends have their rows only now that the width is known
       if (still) still.remove(); // its gradients have the names of the live ones
       live.querySelector("svg").setAttribute("aria-hidden", "true");
       const said = figure.querySelector(".said");

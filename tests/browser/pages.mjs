@@ -31,7 +31,7 @@ function crooked() {
       .filter((one) => one.textContent.trim() && one.getAttribute("opacity") !== "0" && one.getBoundingClientRect().width > 0)
       .map((one) => ({ text: one.textContent, box: one.getBoundingClientRect() }));
     for (const { text, box } of texts)
-      if (box.left < frame.left - 2 || box.right > frame.right + 2) wrong.push(`${figure.id}: "${text}" is cut`);
+      if (box.left < frame.left - 2 || box.right > frame.right + 2 || box.top < frame.top - 2 || box.bottom > frame.bottom + 2) wrong.push(`${figure.id}: "${text}" is cut`);
     for (let i = 0; i < texts.length; i++)
       for (let j = i + 1; j < texts.length; j++) {
         const a = texts[i].box, b = texts[j].box;
@@ -186,6 +186,7 @@ const shots = given[0] === "--shots" ? given.splice(0, 2)[1] : null;
 if (shots) mkdirSync(shots, { recursive: true });
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+  protocolTimeout: 900000, // axe on a large page takes minutes where other programs have the cores
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
 });
 const told = {};
