@@ -93,7 +93,9 @@ def _complete(seen: Evidence) -> Check:
         if shard.trailer is not None and shard.trailer.rows != shard.rows
     ]
     parts += [f"nothing from worker {client}: copy its files into the run directory" for client in absent]
-    parts.append(f"up to {words.requests(lost)} in flight not recorded")
+    untold = any(shard.trailer is None and shard.last_beat is None for shard in broken)
+    in_flight = "an unknown number of requests" if untold else f"up to {words.requests(lost)}"
+    parts.append(f"{in_flight} in flight not recorded")
     return Check("records complete", ok=False, sentence=f"incomplete: {'; '.join(parts)}.", weakens=EVERY)
 
 

@@ -198,6 +198,14 @@ def test_missing_sequence_numbers_are_counted(tmp_path):
     assert judging.judge(run).records.lost_at_most == 5 + 3
 
 
+def test_what_a_process_had_in_flight_is_told_as_unknown_where_it_never_said(tmp_path):
+    run = write_run(tmp_path, layout=Layout(trailers=False))
+    (shard,) = run.shards()
+    assert "up to 3 requests in flight not recorded" in judging.judge(run).verdict.sentence
+    shard.write_bytes(b"".join(line for line in shard.read_bytes().splitlines(keepends=True)[:-1]))
+    assert "an unknown number of requests in flight not recorded" in judging.judge(run).verdict.sentence
+
+
 def test_a_whole_shard_that_is_missing_is_noticed(tmp_path):
     run = write_run(tmp_path, layout=Layout(workers=2))
     info = records.read_info(run)

@@ -15,7 +15,7 @@ import pytest
 from plane import api
 from plane.accounts import grant, kubeconfig_of, may, refused
 from plane.loading import load_rule
-from plane.objects import FEW, apply_all, remove_all, rendered
+from plane.objects import FEW, NAMESPACE, VIRTUAL, apply_all, remove_all, rendered
 from plane.runner import SHORT, Runner
 from plane.waiting import until
 
@@ -35,12 +35,6 @@ from tests.guarded_envoy import NAME, certificates
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
-NAMESPACE = "tf-serving"
-VIRTUAL = {
-    "apiVersion": "networking.istio.io/v1",
-    "kind": "VirtualService",
-    "metadata": {"name": "digits-classifier", "namespace": NAMESPACE},
-}
 SECRET = {
     "apiVersion": "v1",
     "kind": "Secret",

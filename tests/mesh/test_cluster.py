@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from plane import api
 from plane.faulty import RESET, Fault, faulty
-from plane.objects import pods
+from plane.objects import NAMESPACE, VIRTUAL, pods
 from plane.waiting import until
 from ruamel.yaml import YAML
 
@@ -35,13 +35,7 @@ from experiments.targets import Kubernetes
 
 pytestmark = [pytest.mark.slow, pytest.mark.mesh]
 
-NAMESPACE = "tf-serving"
 NAME = "digits-classifier"
-VIRTUAL = {
-    "apiVersion": "networking.istio.io/v1",
-    "kind": "VirtualService",
-    "metadata": {"name": "digits-classifier", "namespace": NAMESPACE},
-}
 # What was there before us: one object that is none of ours, and one under a name that we use too.
 FOREIGN = {
     "apiVersion": "v1",

@@ -15,6 +15,13 @@ from ruamel.yaml import YAML
 FEW = "payloads={digits: 12}"
 """For `digits`. Every pod is asked every payload before a load, past the gateway: a dozen tells the arms apart too."""
 
+NAMESPACE = "tf-serving"
+VIRTUAL = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "digits-classifier", "namespace": NAMESPACE},
+}
+
 _READY_WITHIN_S = 90.0
 _GONE_WITHIN_S = 60.0
 
