@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.judge import Examined
-from analysis.pictures.data import pictures
-from analysis.pictures.shown import Pictures
+from analysis.pictures.data import parts
+from analysis.pictures.shown import Pictures, together
 from analysis.render.annotations import render_annotations
 from analysis.render.html import Drawn, draw, render_html
 from analysis.render.json_report import render_json
@@ -37,12 +37,12 @@ class Subject:
     @cached_property
     def pictures(self) -> Pictures:
         """The numbers of its pictures."""
-        return pictures(self.examined)
+        return together(parts(self.examined))
 
     @cached_property
     def drawn(self) -> Drawn:
         """The pictures themselves."""
-        return draw(self.report, self.pictures)
+        return draw(self.report, parts(self.examined))
 
     def made(self, form: str) -> str | bytes:
         """One form of the report."""

@@ -1,5 +1,6 @@
 """A run → all that its pictures show."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 from analysis.judge import Examined
@@ -9,19 +10,15 @@ from analysis.pictures.shares import harm_rows, share_rows
 from analysis.pictures.shown import Pictures, Row
 
 
-def pictures(examined: Examined) -> Pictures:
-    """The numbers of every picture."""
+def parts(examined: Examined) -> Iterator[Pictures]:
+    """The numbers of every picture, a few pictures at a time: what takes longest to draw comes first."""
+    yield Pictures(heat=heat_rows(examined))
+    yield Pictures(quantiles=quantile_rows(examined))
     shares, evidence = share_rows(examined)
-    return Pictures(
-        spans=_spans(examined),
-        shares=shares,
-        evidence=evidence + harm_rows(examined),
-        quantiles=quantile_rows(examined),
-        heat=heat_rows(examined),
-        failures=failure_rows(examined),
-        signatures=signature_rows(examined),
-        routes=route_rows(examined),
-    )
+    yield Pictures(spans=_spans(examined), shares=shares, failures=failure_rows(examined))
+    yield Pictures(evidence=evidence + harm_rows(examined))
+    yield Pictures(routes=route_rows(examined))
+    yield Pictures(signatures=signature_rows(examined))
 
 
 def _spans(examined: Examined) -> list[Row]:

@@ -1,6 +1,7 @@
 """What the pictures of a run show, as rows: all that a process which only draws must know beside the report."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 UNATTRIBUTED = "unattributed"
@@ -12,11 +13,20 @@ Row = dict[str, Any]
 class Pictures:
     """Rows for charts; each list is empty where there is nothing to show."""
 
-    spans: list[Row]
-    shares: list[Row]
-    evidence: list[Row]
-    quantiles: list[Row]
-    heat: list[Row]
-    failures: list[Row]
-    signatures: list[Row]
-    routes: list[Row]
+    spans: list[Row] = field(default_factory=list)
+    shares: list[Row] = field(default_factory=list)
+    evidence: list[Row] = field(default_factory=list)
+    quantiles: list[Row] = field(default_factory=list)
+    heat: list[Row] = field(default_factory=list)
+    failures: list[Row] = field(default_factory=list)
+    signatures: list[Row] = field(default_factory=list)
+    routes: list[Row] = field(default_factory=list)
+
+
+def together(parts: Iterable[Pictures]) -> Pictures:
+    """Parts as one: of each list those that are not empty, one after another."""
+    whole: dict[str, list[Row]] = {}
+    for part in parts:
+        for name, rows in vars(part).items():
+            whole.setdefault(name, []).extend(rows)
+    return Pictures(**whole)

@@ -4,9 +4,9 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,26 @@ class Pen:
         self._answer: Any = self._process.stdout
         self._asking = ThreadPoolExecutor(1)
 
-    def draw(self, report: Report, data: Pictures) -> Future[list[Drawing]]:
-        """The pictures of a report, when they are there."""
-        return self._asking.submit(self._ask, report, data)
+    def draw(self, report: Report, parts: Iterable[Pictures]) -> Future[list[Drawing]]:
+        """The pictures of a report, when they are there; each part is drawn while the next is worked out."""
+        self._asking.submit(self._ask, report)
+        asked = []
+        for part in parts:
+            asked.append(part)
+            self._asking.submit(self._ask, part)
+        return self._asking.submit(self._answered, report, asked)
 
-    def _ask(self, report: Report, data: Pictures) -> list[Drawing]:
-        try:
-            pickle.dump((report, data), self._question)
+    def _ask(self, question: Report | Pictures | None) -> None:
+        with suppress(OSError):  # it is told by the answer, which does not come
+            pickle.dump(question, self._question)
             self._question.flush()
+
+    def _answered(self, report: Report, asked: Sequence[Pictures]) -> list[Drawing]:
+        try:
+            self._ask(None)
             answer: list[Drawing] = pickle.load(self._answer)  # noqa: S301 - from our own child
         except (OSError, EOFError, pickle.PickleError):
-            return pictures_with_stills(report, data)
+            return pictures_with_stills(report, asked)
         return answer
 
     def drop(self) -> None:
@@ -74,18 +83,19 @@ def pen_in_hand(*, wanted: bool) -> Iterator[None]:
         _pens.pop().drop()
 
 
-def begun(report: Report, data: Pictures) -> Future[list[Drawing]]:
+def begun(report: Report, parts: Iterable[Pictures]) -> Future[list[Drawing]]:
     """The pictures of a report; without a process that draws, they are there when this returns."""
     if _pens:
-        return _pens[0].draw(report, data)
-    return done(pictures_with_stills(report, data))
+        return _pens[0].draw(report, parts)
+    return done(pictures_with_stills(report, parts))
 
 
-def pictures_with_stills(report: Report, data: Pictures) -> list[Drawing]:
-    """The pictures of a report, drawn by this process."""
-    from analysis.render.charts import charts
+def pictures_with_stills(report: Report, parts: Iterable[Pictures]) -> list[Drawing]:
+    """The pictures of a report, drawn by this process; the most telling first, in whatever order they were made."""
+    from analysis.render.charts import ORDER, charts
 
-    return with_stills(charts(report, data))
+    made = [drawing for part in parts for drawing in with_stills(charts(report, part))]
+    return sorted(made, key=lambda drawing: ORDER.index(drawing[0].name))
 
 
 def with_stills(pictures: Sequence[Picture]) -> list[Drawing]:

@@ -7,7 +7,7 @@ even if they got past the escaping.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,9 +70,9 @@ Drawn = Future[list[drawing.Drawing]]
 _NOTHING = drawing.done([])
 
 
-def draw(report: Report, data: Pictures) -> Drawn:
+def draw(report: Report, parts: Iterable[Pictures]) -> Drawn:
     """The pictures of a run, none without the extra `pictures`."""
-    return drawing.begun(report, data) if runtime.available() else _NOTHING
+    return drawing.begun(report, parts) if runtime.available() else _NOTHING
 
 
 def render_html(report: Report, drawn: Drawn | None) -> str:

@@ -1,12 +1,17 @@
-"""A process that draws: a report with the rows of its pictures on stdin, the pictures with their stills on stdout.
+"""A process that draws: a report and the rows of its pictures on stdin, the pictures with their stills on stdout.
 
 Started as a file by `analysis.render.drawing`, long before there is anything to draw: importing Altair and booting the
 drawing engine take more than a second, in which the process that started it counts requests.
 """
 
 import gc
+import os
 import pickle
 import sys
+from typing import Any
+
+_POLITE = 5
+"""Where there are few processors, whoever reads and judges goes first: nothing can be drawn before."""
 
 _FIRST = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
 
@@ -18,20 +23,25 @@ def main(root: str) -> None:
         root: Where our packages are, which need not be installed.
     """
     gc.disable()
+    if hasattr(os, "nice"):
+        os.nice(_POLITE)
     sys.path.append(root)
     import vl_convert
 
-    from analysis.render.charts import charts
-    from analysis.render.drawing import with_stills
+    from analysis.render.drawing import pictures_with_stills
 
     vl_convert.vegalite_to_svg(_FIRST)
-    while True:
-        try:
-            report, data = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
-        except EOFError:
-            return
-        pickle.dump(with_stills(charts(report, data)), sys.stdout.buffer)
+    while (report := _said()) is not None:
+        pickle.dump(pictures_with_stills(report, iter(_said, None)), sys.stdout.buffer)
         sys.stdout.buffer.flush()
+
+
+def _said() -> Any:
+    """What the process that started this one says next; None at the end of a report's parts, and of everything."""
+    try:
+        return pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
+    except EOFError:
+        return None
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def test_a_page_says_why_it_has_no_pictures_and_stays_small(subjects, monkeypatc
     monkeypatch.setattr(runtime, "available", lambda: False)
     report = subjects["promote"].report
     many = msgspec.structs.replace(report, shares=report.shares * 800, claims=report.claims * 300)
-    text = render_html(many, draw(many, subjects["promote"].pictures))
+    text = render_html(many, draw(many, [subjects["promote"].pictures]))
     assert "extra `pictures`" in text
     assert len(text.encode()) < LIMIT_BYTES
     assert "more in report.json" in text

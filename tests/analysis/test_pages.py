@@ -29,7 +29,7 @@ def hostile(folder):
         for name, rows in vars(subject.pictures).items()
     }
     report = everywhere(subject.report, MEANT_BADLY)
-    page = render_html(report, drawing.begun(report, type(subject.pictures)(**data)))
+    page = render_html(report, drawing.begun(report, [type(subject.pictures)(**data)]))
     (folder / "hostile.html").write_text(page, encoding="utf-8")
 
 

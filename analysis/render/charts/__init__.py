@@ -10,9 +10,12 @@ from analysis.render.charts.shares import evidence, shares
 from analysis.render.picture import Picture
 from analysis.report import Report
 
+ORDER = ("shares", "quantiles", "routes", "heat", "failures", "signatures", "evidence")
+"""The names of the pictures as a page shows them: the most telling first."""
+
 
 def charts(report: Report, data: Pictures) -> list[Picture]:
-    """Every picture that has something to show, the most telling first."""
+    """Every picture that has something to show, in `ORDER`."""
     # Altair would hold every part against the whole schema as it is made, which takes longer than drawing it.
     with schemapi.debug_mode(arg=False):
         made = [
