@@ -11,6 +11,7 @@ from experiments.core import command, home, reading
 from experiments.core.records import RunDir, newest_run
 
 if TYPE_CHECKING:
+    from analysis.ahead import Ahead
     from analysis.judge import Examined
 
 
@@ -61,12 +62,12 @@ def report(
 
     with uncollected(), patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted):
         told.doing("reading and judging the records")
-        examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect)
+        ahead, examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect)
         from analysis.publish import LEFT, Subject, export, leave, show
 
         told.doing("drawing and writing the report")
         subject = Subject(examined)
-        subject.make({*wanted, *(LEFT if mapping is None else ())})
+        subject.make({*wanted, *(LEFT if mapping is None else ())}, ahead.keep if ahead else None)
         if mapping is None:
             leave(subject)
         if not export(subject, wanted):
@@ -74,23 +75,23 @@ def report(
     return int(subject.report.verdict.exit_code)
 
 
-def _of_run(runs: Sequence[Path], expect: str | None) -> "Examined":
+def _of_run(runs: Sequence[Path], expect: str | None) -> tuple["Ahead", "Examined"]:
     """Rows are read while what judges them is imported."""
     run = _directory(runs[0] if runs else None, expect)
-    from analysis.ahead import ahead
+    from analysis.ahead import Ahead
 
-    begun = ahead(run)
+    begun = Ahead(run)
     from analysis.judge import examine
 
-    return examine(run, begun)
+    return begun, examine(run, begun.rows)
 
 
-def _of_table(tables: Sequence[Path], mapping: str, expect: str | None) -> "Examined":
+def _of_table(tables: Sequence[Path], mapping: str, expect: str | None) -> tuple[None, "Examined"]:
     from analysis.tables.judge import examine_table
 
     if len(tables) != 1:
         raise click.UsageError("--mapping goes with one table: name its file.")
-    return examine_table(tables[0], mapping, expect)
+    return None, examine_table(tables[0], mapping, expect)
 
 
 def _directory(run: Path | None, expect: str | None) -> RunDir:
@@ -176,7 +177,7 @@ def serve(host: str, port: int, runs: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    from analysis.uncollected import end_uncollected
+    from analysis.uncollected import soon_ends
 
-    end_uncollected()
+    soon_ends()
     command.main(analysis, "python -m analysis")

@@ -51,6 +51,13 @@ def with_arm(cells: Any) -> Any:
 
 def by_window(tally: Tally, phase: str, cohorts: Sequence[str]) -> Any:
     """Requests by window (rows, in order of time) and known arm (columns)."""
+    key = phase, tuple(cohorts)
+    if key not in tally.windows:
+        tally.windows[key] = _by_window(tally, phase, cohorts)
+    return tally.windows[key]
+
+
+def _by_window(tally: Tally, phase: str, cohorts: Sequence[str]) -> Any:
     cells = tally.in_phase(phase)
     cells = with_arm(cells[cells["cohort"].isin(list(cohorts))])
     known = cells[cells["arm"] != ""]

@@ -50,12 +50,22 @@ class Subject:
             self._made[form] = RENDERERS[form](self)
         return self._made[form]
 
-    def make(self, forms: Collection[str]) -> None:
-        """Make forms; pictures are begun before the others and asked for after them, for they are drawn elsewhere."""
+    def make(self, forms: Collection[str], meanwhile: Callable[[], object] | None = None) -> None:
+        """Make forms; pictures are begun before the others and asked for after them, for they are drawn elsewhere.
+
+        Args:
+            forms: Names among `RENDERERS`.
+            meanwhile: Begins what may as well be done while pictures are waited for.
+        """
         if "html" in forms:
             _ = self.drawn
-        for form in sorted(forms, key=lambda form: form == "html"):
-            self.made(form)
+        for form in forms:
+            if form != "html":
+                self.made(form)
+        if meanwhile:
+            meanwhile()
+        if "html" in forms:
+            self.made("html")
 
 
 RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {

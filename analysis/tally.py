@@ -100,6 +100,11 @@ class Tally:
         return self._by_phase.get(phase, self.judged[:0])
 
     @cached_property
+    def windows(self) -> dict[tuple[str, tuple[str, ...]], Any]:
+        """Requests by window and arm, by phase and cohorts: each table is made once, by whoever asks first."""
+        return {}
+
+    @cached_property
     def _by_phase(self) -> Mapping[str, Any]:
         return dict(tuple(self.judged.groupby("phase")))
 

@@ -58,13 +58,14 @@ def _so_far(
     arms = examined.report.subject.arms
     cells = examined.evidence.tally.in_phase(phase)
     cells = draws.with_arm(fitted.place(cells[cells["cohort"] == cohort]))
-    sums = cells.groupby(["period", "slot", "arm"])["n"].sum()
+    sums: dict[tuple[int, int], dict[str, float]] = {}
+    for (period, slot, arm), n in cells.groupby(["period", "slot", "arm"])["n"].sum().items():
+        sums.setdefault((period, slot), {})[arm] = float(n)
     known: dict[int, list[float]] = {}
     unknown: dict[int, float] = {}
-    for period, slot in sorted(set(zip(cells["period"], cells["slot"], strict=True))):
-        here = sums.loc[period, slot]
-        own = [float(here.get(arm, 0)) for arm in arms]
-        other = float(here.sum()) - math.fsum(own)
+    for (period, slot), here in sums.items():
+        own = [here.get(arm, 0.0) for arm in arms]
+        other = math.fsum(here.values()) - math.fsum(own)
         known[period] = [a + b for a, b in zip(known.get(period, [0.0] * len(arms)), own, strict=True)]
         unknown[period] = unknown.get(period, 0.0) + other
         others = list(unknown.values())

@@ -23,16 +23,16 @@ def available() -> bool:
 @cache
 def javascript() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`."""
-    import vl_convert
-
-    # Its stub asks for an argument that it can do without.
-    bundle: Any = vl_convert.javascript_bundle
     name = f"vega-by-vl-convert-{version('vl-convert-python')}.js"
     kept = home.home() / "runtime" / name
     try:
         return kept.read_text(encoding="utf-8")
     except OSError:
         pass
+    import vl_convert
+
+    # Its stub asks for an argument that it can do without.
+    bundle: Any = vl_convert.javascript_bundle
     command.say("putting the pictures' runtime together, once; some seconds")
     made: str = bundle().replace("</script", "<\\/script")
     _keep(kept, made)
