@@ -13,6 +13,7 @@ from experiments.core.records import RunDir, newest_run
 if TYPE_CHECKING:
     from analysis.ahead import Ahead
     from analysis.judge import Examined
+    from analysis.render.drawing import Pen
 
 
 @click.group(help=__doc__)
@@ -60,13 +61,13 @@ def report(
     from analysis.render.drawing import pen_in_hand
     from analysis.uncollected import uncollected
 
-    with uncollected(), patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted):
+    with uncollected(), patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted) as pen:
         told.doing("reading and judging the records")
-        ahead, examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect)
+        ahead, examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect, pen)
         from analysis.publish import LEFT, Subject, export, leave, show
 
         told.doing("drawing and writing the report")
-        subject = Subject(examined)
+        subject = Subject(examined, early=ahead is not None and pen is not None)
         subject.make({*wanted, *(LEFT if mapping is None else ())}, ahead.keep if ahead else None)
         if mapping is None:
             leave(subject)
@@ -75,15 +76,16 @@ def report(
     return int(subject.report.verdict.exit_code)
 
 
-def _of_run(runs: Sequence[Path], expect: str | None) -> tuple["Ahead", "Examined"]:
-    """Rows are read while what judges them is imported."""
+def _of_run(runs: Sequence[Path], expect: str | None, pen: "Pen | None") -> tuple["Ahead", "Examined"]:
+    """Rows are read while what judges them is imported, and what they show is drawn while they are judged."""
     run = _directory(runs[0] if runs else None, expect)
     from analysis.ahead import Ahead
 
     begun = Ahead(run)
     from analysis.judge import examine
+    from analysis.pictures.data import early
 
-    return begun, examine(run, begun.rows)
+    return begun, examine(run, begun.rows, lambda found: pen.add(early(found)) if pen else None)
 
 
 def _of_table(tables: Sequence[Path], mapping: str, expect: str | None) -> tuple[None, "Examined"]:

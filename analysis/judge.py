@@ -1,8 +1,9 @@
 """Run directory → report: the one path from evidence to verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 
 from analysis import balance, failures, latency, outputs, secondary, split, validity, words
 from analysis.answers import Answer, attribute_outputs
@@ -22,7 +23,7 @@ from experiments.core.profile import mean_rate
 from experiments.core.records import RunDir, RunInfo, read_info, read_references
 from experiments.core.spec import Experiment
 
-__all__ = ["Examined", "Report", "examine", "judge"]
+__all__ = ["Examined", "Found", "Report", "examine", "judge"]
 
 BY_HEADER = (
     "Arms are told by the route header, not by the outputs, as the experiment asks: "
@@ -46,33 +47,70 @@ def judge(run: RunDir) -> Report:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A report with what it was made from: pictures and tables of counts need more than its sentences."""
+class Found:
+    """What is known of a run before any claim is judged."""
 
     run: RunDir
-    report: Report
     experiment: Experiment
     evidence: Evidence
     answers: Sequence[Answer]
     plan: Plan
 
+    @cached_property
+    def subject(self) -> Subject:
+        """Which run this is about."""
+        return _subject(self.evidence.info, self.experiment)
 
-def examine(run: RunDir, begun: Future[Rows] | None = None) -> Examined:
+    @cached_property
+    def periods(self) -> list[PeriodLine]:
+        """Its routings, one after another."""
+        return _periods(self.evidence)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A report with what it was made from: pictures and tables of counts need more than its sentences."""
+
+    found: Found
+    report: Report
+
+    @property
+    def run(self) -> RunDir:
+        """The run directory."""
+        return self.found.run
+
+    @property
+    def experiment(self) -> Experiment:
+        """What was asked."""
+        return self.found.experiment
+
+    @property
+    def evidence(self) -> Evidence:
+        """What was found."""
+        return self.found.evidence
+
+
+def examine(
+    run: RunDir, begun: Future[Rows] | None = None, meanwhile: Callable[[Found], object] | None = None
+) -> Examined:
     """The report of a run and its evidence; raises as `judge` does.
 
     Args:
         run: Its directory.
         begun: Its rows, where reading them was begun ahead.
+        meanwhile: Begins what may as well be done while claims are judged.
     """
     info = read_info(run)
     experiment = reading.from_mapping(info.experiment, str(run.info))
     rows = begun.result() if begun else read_rows(run, info)
     answers = attribute_outputs(run, read_references(run))
     seen, plan = _evidence(run, (info, experiment), rows, answers)
+    found = Found(run, experiment, seen, answers, plan)
+    if meanwhile:
+        meanwhile(found)
     unjudged = balance.told(seen.tally, seen.registered, list(experiment.arms))
     remarks = [*remarks_on(info, experiment), *_loop(rows), *unjudged]
-    report = conclude(experiment, seen, validity.checks(seen), remarks)
-    return Examined(run, report, experiment, seen, answers, plan)
+    return Examined(found, conclude(experiment, seen, validity.checks(seen), remarks))
 
 
 def conclude(experiment: Experiment, seen: Evidence, conditions: Sequence[Check], remarks: Sequence[str]) -> Report:

@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.judge import Examined
-from analysis.pictures.data import parts
-from analysis.pictures.shown import Pictures, together
+from analysis.pictures.data import late, sheets
 from analysis.render.annotations import render_annotations
 from analysis.render.html import Drawn, draw, render_html
 from analysis.render.json_report import render_json
@@ -24,9 +23,13 @@ from experiments.core.errors import RecordsError
 
 @dataclass(frozen=True)
 class Subject:
-    """A run with its report; what its pictures show is worked out when one is drawn, each form is made once."""
+    """A run with its report; what its pictures show is worked out when one is drawn, each form is made once.
+
+    `early`: whether those for which nothing need be judged are being drawn already.
+    """
 
     examined: Examined
+    early: bool = False
     _made: dict[str, str | bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -35,14 +38,9 @@ class Subject:
         return self.examined.report
 
     @cached_property
-    def pictures(self) -> Pictures:
-        """The numbers of its pictures."""
-        return together(parts(self.examined))
-
-    @cached_property
     def drawn(self) -> Drawn:
-        """The pictures themselves."""
-        return draw(self.report, parts(self.examined))
+        """Its pictures."""
+        return draw(late(self.examined) if self.early else sheets(self.examined))
 
     def made(self, form: str) -> str | bytes:
         """One form of the report."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judge import Examined
+from analysis.judge import Found
 from analysis.latency import SHOWN_ALPHA, histograms, name_of
 from analysis.pictures.slots import slots
 from analysis.stats.bins import PER_OCTAVE, lower_edge, middle, quantile_bin
@@ -21,27 +21,27 @@ _HEAT_BANDS = 30
 Row = dict[str, Any]
 
 
-def quantile_rows(examined: Examined) -> list[Row]:
+def quantile_rows(found: Found) -> list[Row]:
     """Quantiles that the answers support, by phase and arm.
 
     A row has `phase`, `arm`, `start` (actual or intended), `p` (name), `tail` (−log10 of what lies beyond), `ms`, and
     `low` and `high`: 95 %, for each quantile by itself, from its variation over time batches; None where there is none
     or it has no upper end.
     """
-    judged = examined.evidence.tally.judged_by_bin
-    arms = examined.report.subject.arms
+    judged = found.evidence.tally.judged_by_bin
+    arms = found.subject.arms
     rows: list[Row] = []
-    for phase in dict.fromkeys(line.phase for line in examined.report.periods):
+    for phase in dict.fromkeys(line.phase for line in found.periods):
         cells = judged[judged["phase"] == phase]
         for arm, histogram in zip(arms, histograms(cells, arms), strict=True):
             if histogram.n:
                 rows += _curve(phase, arm, "actual", histogram)
-    return [*rows, *_intended_rows(examined)]
+    return [*rows, *_intended_rows(found)]
 
 
-def _intended_rows(examined: Examined) -> Iterator[Row]:
+def _intended_rows(found: Found) -> Iterator[Row]:
     """The same from the intended start: what a client that was promised a time has waited."""
-    counted = examined.evidence.tally.waited
+    counted = found.evidence.tally.waited
     for (phase, arm), own in counted.groupby(["phase", "answered"], sort=True) if counted is not None else ():
         bins, n = own["bin"].to_numpy(dtype=np.int64), own["n"].to_numpy(dtype=np.int64)
         order = np.argsort(bins)
@@ -81,16 +81,14 @@ def _band(histogram: Histogram, q: float) -> tuple[float | None, float | None]:
     return (None, None) if ends is None or ends[1] is None else (_digits(ends[0]), _digits(ends[1]))
 
 
-def heat_rows(examined: Examined) -> list[Row]:
+def heat_rows(found: Found) -> list[Row]:
     """How many answers of each arm took how long when: `at`, `until` (s), `ms`, `ms_to`, `n`, `part` of that slot."""
-    cells = examined.evidence.tally.judged_by_bin
-    cells = cells[(cells["outcome"] == OK) & cells["answered"].isin(examined.report.subject.arms) & (cells["bin"] >= 0)]
+    cells = found.evidence.tally.judged_by_bin
+    cells = cells[(cells["outcome"] == OK) & cells["answered"].isin(found.subject.arms) & (cells["bin"] >= 0)]
     if cells.empty:
         return []
     arms = cells["answered"].nunique()
-    fitted = slots(
-        examined.report.periods, examined.evidence.registered.batch_seconds, max(_HEAT_SLOTS * 2 // arms, 12)
-    )
+    fitted = slots(found.periods, found.evidence.registered.batch_seconds, max(_HEAT_SLOTS * 2 // arms, 12))
     edges = _bands(cells["bin"].to_numpy(dtype=np.int64), cells["n"].to_numpy(dtype=np.int64))
     placed = fitted.place(cells).assign(band=np.searchsorted(edges, cells["bin"].to_numpy(), side="right") - 1)
     sums = placed.groupby(["answered", "period", "slot", "band"])["n"].sum()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from analysis import draws
-from analysis.judge import Examined
+from analysis.judge import Examined, Found
 from analysis.pictures.shown import UNATTRIBUTED
 from analysis.pictures.slots import slots
 from analysis.tally import OK
@@ -20,11 +20,11 @@ _MOST_KINDS = 6
 Row = dict[str, Any]
 
 
-def failure_rows(examined: Examined) -> list[Row]:
+def failure_rows(found: Found) -> list[Row]:
     """Failures over time: `at`, `until` (s), `kind`, `failed`; the rarest kinds are put together."""
-    cells = examined.evidence.tally.judged
+    cells = found.evidence.tally.judged
     cells = cells[cells["outcome"] != OK]
-    fitted = slots(examined.report.periods, examined.evidence.registered.batch_seconds)
+    fitted = slots(found.periods, found.evidence.registered.batch_seconds)
     common = cells.groupby("outcome")["n"].sum().sort_values(ascending=False, kind="stable").index[:_MOST_KINDS]
     placed = fitted.place(cells.assign(kind=cells["outcome"].where(cells["outcome"].isin(common), "others")))
     sums = placed.groupby(["period", "slot", "kind"])["n"].sum()
@@ -34,23 +34,23 @@ def failure_rows(examined: Examined) -> list[Row]:
     ]
 
 
-def signature_rows(examined: Examined) -> list[Row]:
+def signature_rows(found: Found) -> list[Row]:
     """Every distinct output by its distance to the references: `baseline`, `other` (the nearest other arm), `arm`.
 
     At most 300: what no arm could be named for comes first, the rest is thinned evenly.
     """
-    references = examined.evidence.references
+    references = found.evidence.references
     if references is None:
         return []
-    base = examined.report.subject.baseline
+    base = found.subject.baseline
     rows: dict[tuple[str, str], Row] = {}
-    for path in examined.run.outputs():
+    for path in found.run.outputs():
         for output in read_outputs(path):
             known = references.payloads.get(output.payload)
             if known is not None and (output.payload, output.signature) not in rows:
-                found = _dot(output.values, known, base)
-                if found:
-                    rows[output.payload, output.signature] = {"payload": output.payload, **found}
+                near = _dot(output.values, known, base)
+                if near:
+                    rows[output.payload, output.signature] = {"payload": output.payload, **near}
     ordered = [rows[key] for key in sorted(rows)]
     strange = _thinned([row for row in ordered if row["arm"] == UNATTRIBUTED], _MOST_DOTS // 2)
     return strange + _thinned([row for row in ordered if row["arm"] != UNATTRIBUTED], _MOST_DOTS - len(strange))

@@ -1,8 +1,9 @@
-"""What the pictures of a run show, as rows: all that a process which only draws must know beside the report."""
+"""What the pictures of a run show, as rows: all that a process which only draws must know."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from analysis.report import Report, Subject
 
 UNATTRIBUTED = "unattributed"
 
@@ -18,15 +19,16 @@ class Pictures:
     evidence: list[Row] = field(default_factory=list)
     quantiles: list[Row] = field(default_factory=list)
     heat: list[Row] = field(default_factory=list)
+    frame: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     signatures: list[Row] = field(default_factory=list)
     routes: list[Row] = field(default_factory=list)
 
 
-def together(parts: Iterable[Pictures]) -> Pictures:
-    """Parts as one: of each list those that are not empty, one after another."""
-    whole: dict[str, list[Row]] = {}
-    for part in parts:
-        for name, rows in vars(part).items():
-            whole.setdefault(name, []).extend(rows)
-    return Pictures(**whole)
+@dataclass(frozen=True)
+class Sheet:
+    """Some pictures of a run; those that open where the verdict is worst need its report."""
+
+    subject: Subject
+    rows: Pictures
+    report: Report | None = None

@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from analysis.pictures.shown import Pictures
+from analysis.pictures.shown import Sheet
 from analysis.render.picture import Picture
 from analysis.render.runtime import available
-from analysis.report import Report
 
 WIDTH = 640
 _NAMED = re.compile(r'(id="|url\(#)((?:gradient_|clip)\d+)')
@@ -37,27 +36,30 @@ class Pen:
         self._question: Any = self._process.stdin
         self._answer: Any = self._process.stdout
         self._asking = ThreadPoolExecutor(1)
+        self._asked: list[Sheet] = []
 
-    def draw(self, report: Report, parts: Iterable[Pictures]) -> Future[list[Drawing]]:
-        """The pictures of a report, when they are there; each part is drawn while the next is worked out."""
-        self._asking.submit(self._ask, report)
-        asked = []
-        for part in parts:
-            asked.append(part)
-            self._asking.submit(self._ask, part)
-        return self._asking.submit(self._answered, report, asked)
+    def add(self, sheets: Iterable[Sheet]) -> None:
+        """Have pictures drawn, each while the next is worked out."""
+        for sheet in sheets:
+            self._asked.append(sheet)
+            self._asking.submit(self._ask, sheet)
 
-    def _ask(self, question: Report | Pictures | None) -> None:
+    def drawn(self) -> Future[list[Drawing]]:
+        """All pictures that were asked for since the last time, when they are there."""
+        asked, self._asked = self._asked, []
+        return self._asking.submit(self._answered, asked)
+
+    def _ask(self, question: Sheet | None) -> None:
         with suppress(OSError):  # it is told by the answer, which does not come
             pickle.dump(question, self._question)
             self._question.flush()
 
-    def _answered(self, report: Report, asked: Sequence[Pictures]) -> list[Drawing]:
+    def _answered(self, asked: Sequence[Sheet]) -> list[Drawing]:
         try:
             self._ask(None)
             answer: list[Drawing] = pickle.load(self._answer)  # noqa: S301 - from our own child
         except (OSError, EOFError, pickle.PickleError):
-            return pictures_with_stills(report, asked)
+            return pictures_with_stills(asked)
         return answer
 
     def drop(self) -> None:
@@ -71,30 +73,31 @@ _pens: list[Pen] = []
 
 
 @contextmanager
-def pen_in_hand(*, wanted: bool) -> Iterator[None]:
+def pen_in_hand(*, wanted: bool) -> Iterator[Pen | None]:
     """Have a process that draws the pictures to come, if any are wanted and can be drawn."""
     if not (wanted and available()):
-        yield
+        yield None
         return
     _pens.append(Pen())
     try:
-        yield
+        yield _pens[-1]
     finally:
         _pens.pop().drop()
 
 
-def begun(report: Report, parts: Iterable[Pictures]) -> Future[list[Drawing]]:
-    """The pictures of a report; without a process that draws, they are there when this returns."""
-    if _pens:
-        return _pens[0].draw(report, parts)
-    return done(pictures_with_stills(report, parts))
+def begun(sheets: Iterable[Sheet]) -> Future[list[Drawing]]:
+    """Pictures; without a process that draws, they are there when this returns."""
+    if not _pens:
+        return done(pictures_with_stills(sheets))
+    _pens[0].add(sheets)
+    return _pens[0].drawn()
 
 
-def pictures_with_stills(report: Report, parts: Iterable[Pictures]) -> list[Drawing]:
-    """The pictures of a report, drawn by this process; the most telling first, in whatever order they were made."""
+def pictures_with_stills(sheets: Iterable[Sheet]) -> list[Drawing]:
+    """Pictures, drawn by this process; the most telling first, in whatever order they were made."""
     from analysis.render.charts import ORDER, charts
 
-    made = [drawing for part in parts for drawing in with_stills(charts(report, part))]
+    made = [drawing for sheet in sheets for drawing in with_stills(charts(sheet))]
     return sorted(made, key=lambda drawing: ORDER.index(drawing[0].name))
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from analysis import words
 from analysis.findings import BROKEN, SHOWN, UNDECIDED, VOID
-from analysis.pictures.shown import Pictures
+from analysis.pictures.shown import Sheet
 from analysis.render import drawing, runtime
 from analysis.render.cells import run_cells, sections, trend_cells
 from analysis.render.text import safe
@@ -71,9 +71,9 @@ Drawn = Future[list[drawing.Drawing]]
 _NOTHING = drawing.done([])
 
 
-def draw(report: Report, parts: Iterable[Pictures]) -> Drawn:
+def draw(sheets: Iterable[Sheet]) -> Drawn:
     """The pictures of a run, none without the extra `pictures`."""
-    return drawing.begun(report, parts) if runtime.available() else _NOTHING
+    return drawing.begun(sheets) if runtime.available() else _NOTHING
 
 
 def render_html(report: Report, drawn: Drawn | None) -> str:

@@ -1,4 +1,4 @@
-"""A process that draws: a report and the rows of its pictures on stdin, the pictures with their stills on stdout.
+"""A process that draws: the rows of pictures on stdin, the pictures with their stills on stdout.
 
 Started as a file by `analysis.render.drawing`, long before there is anything to draw: importing Altair and booting the
 drawing engine take more than a second, in which the process that started it counts requests.
@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import sys
+from contextlib import suppress
 from typing import Any
 
 _POLITE = 5
@@ -31,17 +32,19 @@ def main(root: str) -> None:
     from analysis.render.drawing import pictures_with_stills
 
     vl_convert.vegalite_to_svg(_FIRST)
-    while (report := _said()) is not None:
-        pickle.dump(pictures_with_stills(report, iter(_said, None)), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+    with suppress(EOFError):
+        while True:
+            pickle.dump(pictures_with_stills(iter(_asked, None)), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
-def _said() -> Any:
-    """What the process that started this one says next; None at the end of a report's parts, and of everything."""
-    try:
-        return pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
-    except EOFError:
-        return None
+def _asked() -> Any:
+    """What is to be drawn next; None where whoever asked now waits for the answer.
+
+    Raises:
+        EOFError: nothing will be asked any more.
+    """
+    return pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
 
 
 if __name__ == "__main__":

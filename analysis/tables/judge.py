@@ -10,7 +10,7 @@ import xxhash
 from analysis import validity, words
 from analysis.counting import tally
 from analysis.findings import Check
-from analysis.judge import Examined, conclude
+from analysis.judge import Examined, Found, conclude
 from analysis.latency import limits
 from analysis.report import Report
 from analysis.tables import mapping as mappings
@@ -63,8 +63,8 @@ def examine_table(path: Path, name_or_file: str, expect: str | None = None) -> E
         raise RecordsError(f"{path}: {error}") from error
     seen, plan = _evidence(table, stated, mapping)
     conditions, remarks = list(_conditions(seen, stated, mapping)), list(_remarks(table, stated, mapping))
-    report = conclude(stated.experiment, seen, conditions, remarks)
-    return Examined(RunDir(path), report, stated.experiment, seen, table.answers, plan)
+    found = Found(RunDir(path), stated.experiment, seen, table.answers, plan)
+    return Examined(found, conclude(stated.experiment, seen, conditions, remarks))
 
 
 def shares(text: str) -> dict[str, float]:

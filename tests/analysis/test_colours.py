@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.judge import examine
+from analysis.pictures.data import sheets
 from analysis.publish import Subject
 from analysis.render import html
 from analysis.render.charts import charts
@@ -125,7 +126,7 @@ def test_every_colour_is_seen_on_the_page_by_day_and_by_night():
 
 def test_pictures_have_no_other_colours(tmp_path):
     subject = Subject(examine(gallery.KINDS["strange-answers"](tmp_path)))
-    pictures = [*charts(subject.report, subject.pictures), trend_chart(trend([subject.report]))]
+    pictures = [*itertools.chain(*map(charts, sheets(subject.examined))), trend_chart(trend([subject.report]))]
     used = set(re.findall(r"#[0-9a-fA-F]{3,8}\b", json.dumps([one.spec for one in pictures])))
     assert {PALETTE[0], PALETTE[1], STRANGE} <= used
     assert used <= {*PALETTE, STRANGE}

@@ -18,6 +18,7 @@ from lxml import etree
 
 from analysis import adapters, words
 from analysis.judge import examine
+from analysis.pictures.data import sheets
 from analysis.publish import Subject
 from analysis.render import runtime
 from analysis.render.annotations import render_annotations
@@ -205,11 +206,18 @@ def test_hostile_words_stay_words(subjects, text):
         assert "\u202e" not in form
 
 
+def pictured(subject, name):
+    """All rows of one picture."""
+    return [row for sheet in sheets(subject.examined) for row in getattr(sheet.rows, name)]
+
+
 def test_hostile_names_in_pictures_cannot_end_their_script(subjects):
-    data = subjects["promote"].pictures
     bad = "</script><script>alert(1)</script>"
-    pictures = replace(data, shares=[{**row, "cohort": bad} for row in data.shares])
-    page = Page(render_html(subjects["promote"].report, draw(subjects["promote"].report, pictures)))
+    asked = [
+        replace(sheet, rows=replace(sheet.rows, shares=[{**row, "cohort": bad} for row in sheet.rows.shares]))
+        for sheet in sheets(subjects["promote"].examined)
+    ]
+    page = Page(render_html(subjects["promote"].report, draw(asked)))
     assert page.scripts == 3
 
 
@@ -217,7 +225,7 @@ def test_a_page_says_why_it_has_no_pictures_and_stays_small(subjects, monkeypatc
     monkeypatch.setattr(runtime, "available", lambda: False)
     report = subjects["promote"].report
     many = msgspec.structs.replace(report, shares=report.shares * 800, claims=report.claims * 300)
-    text = render_html(many, draw(many, [subjects["promote"].pictures]))
+    text = render_html(many, draw(sheets(subjects["promote"].examined)))
     assert "extra `pictures`" in text
     assert len(text.encode()) < LIMIT_BYTES
     assert "more in report.json" in text
@@ -226,7 +234,7 @@ def test_a_page_says_why_it_has_no_pictures_and_stays_small(subjects, monkeypatc
 def test_pictures_agree_with_the_report(subjects):
     for subject in (subjects["promote"], subjects["roll back"]):
         last = {}
-        for row in subject.pictures.shares:
+        for row in pictured(subject, "shares"):
             last[row["phase"], row["cohort"], row["arm"]] = row
         for share in subject.report.shares:
             row = last[share.phase, share.cohorts[0], share.arm]
@@ -235,8 +243,8 @@ def test_pictures_agree_with_the_report(subjects):
             assert (row["low"], row["high"]) == pytest.approx((share.share.low, share.share.high), abs=2e-5)
         counted = subject.examined.evidence.tally.judged
         failed = int(counted[counted["outcome"] != "ok"]["n"].sum())
-        assert sum(row["failed"] for row in subject.pictures.failures) == failed
-        for row in subject.pictures.quantiles:
+        assert sum(row["failed"] for row in pictured(subject, "failures")) == failed
+        for row in pictured(subject, "quantiles"):
             if row["start"] == "actual" and row["p"] == "p50":
                 found = next(o for o in subject.report.latencies if (o.phase, o.arm) == (row["phase"], row["arm"]))
                 assert row["ms"] == pytest.approx(found.quantiles_us["p50"] / 1000, rel=1e-3)
@@ -308,7 +316,8 @@ def test_an_argo_job_ends_only_where_something_must_be_done(subjects, tmp_path):
 
 def test_a_run_of_no_request_has_the_same_columns(subjects):
     examined = subjects["promote"].examined
-    nothing = replace(examined, evidence=replace(examined.evidence, tally=Tally(examined.evidence.tally.cells[:0])))
+    evidence = replace(examined.evidence, tally=Tally(examined.evidence.tally.cells[:0]))
+    nothing = replace(examined, found=replace(examined.found, evidence=evidence))
     assert render_csv(nothing).count(b"\n") == 1
     empty, full = (pq.read_table(io.BytesIO(render_parquet(one))).schema for one in (nothing, examined))
     assert empty == full
@@ -333,7 +342,7 @@ def test_shares_in_pictures_are_worth_what_they_are_worth_in_the_table(tmp_path)
     ]
     row = [
         one
-        for one in subject.pictures.shares
+        for one in pictured(subject, "shares")
         if (one["phase"], one["arm"], one["cohort"]) == ("split", "new", "everyone")
     ][-1]
     assert share.share.high - share.share.low > 0.1

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from analysis.judge import examine
+from analysis.pictures.data import sheets
+from analysis.pictures.shown import Pictures, Sheet
 from analysis.publish import Subject
 from analysis.render import drawing
 from analysis.render.html import LIMIT_BYTES, render_html
@@ -21,16 +23,23 @@ _NAMES = {"arm", "cohort", "phase", "claim", "kind", "label", "payload", "rule",
 def hostile(folder):
     """A page on which every word from outside, those in its pictures too, is meant badly."""
     subject = Subject(examine(write_run(folder / "hostile")))
-    data = {
-        name: [
-            {key: MEANT_BADLY if isinstance(one, str) and key in _NAMES else one for key, one in row.items()}
-            for row in rows
-        ]
-        for name, rows in vars(subject.pictures).items()
-    }
     report = everywhere(subject.report, MEANT_BADLY)
-    page = render_html(report, drawing.begun(report, [type(subject.pictures)(**data)]))
+    asked = [Sheet(report.subject, _bad(sheet.rows), report) for sheet in sheets(subject.examined)]
+    page = render_html(report, drawing.begun(asked))
     (folder / "hostile.html").write_text(page, encoding="utf-8")
+
+
+def _bad(pictures):
+    """Rows in which every name is meant badly."""
+    return Pictures(
+        **{
+            name: [
+                {key: MEANT_BADLY if isinstance(one, str) and key in _NAMES else one for key, one in row.items()}
+                for row in rows
+            ]
+            for name, rows in vars(pictures).items()
+        }
+    )
 
 
 @pytest.fixture(scope="module")

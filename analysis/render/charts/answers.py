@@ -6,7 +6,7 @@ from analysis.pictures.shown import UNATTRIBUTED, Pictures
 from analysis.render.charts.looks import PALETTE, Sets, arm_scale, finished, seconds
 from analysis.render.picture import Picture
 from analysis.render.text import named, safe
-from analysis.report import Report
+from analysis.report import Subject
 
 _TITLED = 20
 """Letters of a name that the title of an axis has room for."""
@@ -36,32 +36,27 @@ def failures(data: Pictures) -> Picture | None:
             tooltip=[alt.Tooltip("kind:N"), alt.Tooltip("failed:Q", format=","), alt.Tooltip("at:Q", format=".1f")],
         )
     )
-    spans = data.spans
-    frame = (
-        alt.Chart(sets.add([{"at": spans[0]["at"], "until": spans[-1]["until"]}] if spans else []))
-        .mark_rect(opacity=0)
-        .encode(alt.X("at:Q"), alt.X2("until:Q"))
-    )
+    frame = alt.Chart(sets.add(data.frame)).mark_rect(opacity=0).encode(alt.X("at:Q"), alt.X2("until:Q"))
     return Picture(
         "failures", "Failures over time", "Failed requests by kind.", finished(alt.layer(frame, chart), 160, sets)
     )
 
 
-def signatures(report: Report, data: Pictures) -> Picture | None:
+def signatures(subject: Subject, data: Pictures) -> Picture | None:
     """Distinct answers by their distance to the references; None without any."""
     sets = Sets()
     if not data.signatures:
         return None
     strange = any(row["arm"] == UNATTRIBUTED for row in data.signatures)
-    domain = [*[named(arm) for arm in report.subject.arms], *([UNATTRIBUTED] if strange else [])]
-    base = safe(report.subject.baseline, _TITLED)
+    domain = [*[named(arm) for arm in subject.arms], *([UNATTRIBUTED] if strange else [])]
+    base = safe(subject.baseline, _TITLED)
     chart = (
         alt.Chart(sets.add(data.signatures))
         .mark_point(filled=True, size=50, opacity=0.7)
         .encode(
             alt.X("baseline:Q", axis=alt.Axis(title=f"distance to what {base} answers", tickCount=5)),
             alt.Y("other:Q", axis=alt.Axis(title="distance to another arm's answer", tickCount=5)),
-            alt.Color("arm:N", scale=arm_scale(report, strange=strange)),
+            alt.Color("arm:N", scale=arm_scale(subject, strange=strange)),
             alt.Shape("arm:N", scale=alt.Scale(domain=domain)),
             tooltip=[
                 alt.Tooltip("payload:N"),

@@ -8,7 +8,7 @@ from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import Sets, arm_scale, finished, seconds, told_claim
 from analysis.render.picture import Picture
 from analysis.render.text import named
-from analysis.report import Report
+from analysis.report import Report, Subject
 
 _MARKS = {"p50": 0.301, "p90": 1.0, "p95": 1.301, "p99": 2.0, "p99.9": 3.0, "p99.99": 4.0}
 _CURVES = (
@@ -35,7 +35,7 @@ def quantiles(report: Report, data: Pictures) -> Picture | None:
 
 def _curves(base: alt.Chart, report: Report) -> Iterator[alt.Chart]:
     """The band, a line for each arm and start, and dots that tell their numbers."""
-    x, y, colour = _tail(), _milliseconds(), alt.Color("arm:N", scale=arm_scale(report))
+    x, y, colour = _tail(), _milliseconds(), alt.Color("arm:N", scale=arm_scale(report.subject))
     actual = base.transform_filter("datum.start == 'actual'")
     banded = actual.transform_filter("datum.low != null").mark_area(opacity=0.2)
     yield banded.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour)
@@ -75,12 +75,12 @@ def _milliseconds() -> alt.Y:
     return alt.Y("ms:Q", scale=alt.Scale(type="log", nice=False), axis=axis)
 
 
-def heat(report: Report, data: Pictures) -> Picture | None:
+def heat(subject: Subject, data: Pictures) -> Picture | None:
     """How many answers of one arm took how long when; None without answers."""
     sets = Sets()
     if not data.heat:
         return None
-    arms = [named(arm) for arm in report.subject.arms if any(row["arm"] == arm for row in data.heat)]
+    arms = [named(arm) for arm in subject.arms if any(row["arm"] == arm for row in data.heat)]
     arm = arms[1] if len(arms) > 1 else arms[0]
     limits = [min(row["ms"] for row in data.heat), max(row["ms_to"] for row in data.heat)]
     times = [min(row["at"] for row in data.heat), max(row["until"] for row in data.heat)]

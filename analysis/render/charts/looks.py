@@ -12,7 +12,7 @@ import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED
 from analysis.render.text import named
-from analysis.report import Report
+from analysis.report import Report, Subject
 
 PALETTE = ("#0a7ac2", "#d55e00", "#b41e87", "#78965a", "#1ea5a5", "#c31e1e", "#00785a", "#8787ff", "#e16996", "#5a3cff")
 """Searched for being far from one another and from `STRANGE` to every eye, the first ones most; each at least 3 : 1
@@ -58,9 +58,9 @@ class Sets:
         return alt.NamedData(name=name)
 
 
-def arm_scale(report: Report, *, strange: bool = False) -> alt.Scale:
+def arm_scale(subject: Subject, *, strange: bool = False) -> alt.Scale:
     """The same colours for the arms in every picture; `strange` adds the one of what no arm is named for."""
-    arms = [named(arm) for arm in report.subject.arms]
+    arms = [named(arm) for arm in subject.arms]
     extra = [UNATTRIBUTED] if strange else []
     return alt.Scale(domain=[*arms, *extra], range=[*palette(arms), *([STRANGE] if strange else [])])
 

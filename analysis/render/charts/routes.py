@@ -37,7 +37,7 @@ def routes(report: Report, data: Pictures) -> Picture | None:
     claim = told_claim(report, "split")
     phase = named(claim.phase) if claim and claim.phase and named(claim.phase) in phases else phases[0]
     places = _Places(report, data.routes)
-    colour = alt.Color("arm:N", scale=arm_scale(report, strange=True), legend=None)
+    colour = alt.Color("arm:N", scale=arm_scale(report.subject, strange=True), legend=None)
     nodes = list(_nodes(data.routes, places))
     middles = [node for node in nodes if node["align"] == "center"]
     edges = labelled(list(_edges(data.routes, places)), middles, places.height)

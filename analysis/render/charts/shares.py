@@ -39,7 +39,7 @@ def shares(report: Report, data: Pictures) -> Picture | None:
     at, until = alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)), alt.X2("until:Q")
     y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", title=None, tickCount=5))
     end = alt.X("until:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False))
-    colour = alt.Color("arm:N", scale=arm_scale(report), legend=None)
+    colour = alt.Color("arm:N", scale=arm_scale(report.subject), legend=None)
     hover = [
         alt.Tooltip("phase:N"),
         alt.Tooltip("n:Q", format=",", title="requests so far"),
