@@ -7,9 +7,8 @@ they then look like more evidence than they are.
 import math
 from dataclasses import dataclass
 
-from scipy import optimize
-
 from analysis.stats.likelihood import deviance, divergence_interval, log_evidence
+from analysis.stats.roots import root
 
 ZERO_WEIGHT = 0.75
 """The part of the mixture that bets on no event ever: it makes 48 clean requests enough for 10 pp at alpha .0125."""
@@ -114,7 +113,7 @@ def _least_gap(first: Rate, second: Rate, difference: float, low: float, high: f
         return low
     if score(high - tiny) >= 0:
         return high
-    return float(optimize.brentq(score, low + tiny, high - tiny, xtol=1e-16))
+    return root(score, low + tiny, high - tiny, xtol=1e-16)
 
 
 def _score(rate: Rate, p: float) -> float:
@@ -142,8 +141,8 @@ def difference_interval(first: Rate, second: Rate, alpha: float) -> tuple[float,
 
     if excess(middle) >= 0:  # narrower than floating point can say
         return middle, middle
-    low = -1.0 if excess(-1.0) <= 0 else float(optimize.brentq(excess, -1.0, middle, xtol=1e-12))
-    high = 1.0 if excess(1.0) <= 0 else float(optimize.brentq(excess, middle, 1.0, xtol=1e-12))
+    low = -1.0 if excess(-1.0) <= 0 else root(excess, -1.0, middle, xtol=1e-12)
+    high = 1.0 if excess(1.0) <= 0 else root(excess, middle, 1.0, xtol=1e-12)
     return low, high
 
 

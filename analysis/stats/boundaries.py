@@ -10,9 +10,10 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from analysis.stats.likelihood import log_evidence
+from analysis.stats.roots import root
 
 _LEAST_R = 1e-3
 _MANY = 1e12
@@ -100,7 +101,7 @@ def beta_binomial_bound(
     most = v / g * (1 - 1e-12)
     if most <= 0 or excess(most) <= 0:
         return max(v / g, 0.0)
-    return float(optimize.brentq(excess, 0.0, most, xtol=1e-10, rtol=1e-12, maxiter=500))
+    return root(excess, 0.0, most, xtol=1e-10)
 
 
 def bernoulli_sequence(
@@ -126,8 +127,8 @@ def bernoulli_sequence(
     inside = min(max(rate, tiny), 1 - tiny)
     if excess(inside) >= 0:  # narrower than floating point can say
         return min(rate, inside), max(rate, inside)
-    low = 0.0 if rate <= 0 or excess(tiny) <= 0 else float(optimize.brentq(excess, tiny, inside, xtol=1e-13))
-    high = 1.0 if rate >= 1 or excess(1 - tiny) <= 0 else float(optimize.brentq(excess, inside, 1 - tiny, xtol=1e-13))
+    low = 0.0 if rate <= 0 or excess(tiny) <= 0 else root(excess, tiny, inside, xtol=1e-13)
+    high = 1.0 if rate >= 1 or excess(1 - tiny) <= 0 else root(excess, inside, 1 - tiny, xtol=1e-13)
     return low, high
 
 
@@ -160,17 +161,18 @@ def _lil_constant(alpha: float, a: float) -> float:
         return 1e3 if gamma2 <= 1 else 4 * math.exp(-gamma2 * c) * (1 + 1 / ((gamma2 - 1) * math.log(eta)))
 
     def error(c: float) -> float:
-        grid = np.linspace(1.0, 2 * a * a, 202)
-        best = int(np.argmin([bound(float(eta), c) for eta in grid[1:-1]])) + 1
-        found = optimize.minimize_scalar(
-            bound, args=(c,), bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-10}
-        )
-        return float(found.fun)
+        low, high, least = 1.0, 2 * a * a, math.inf
+        for _ in range(4):  # a hundredth each time: to 1e-8, where so flat a place tells no more
+            grid = np.linspace(low, high, 202)
+            values = [bound(float(eta), c) for eta in grid[1:-1]]
+            best = int(np.argmin(values)) + 1
+            low, high, least = float(grid[best - 1]), float(grid[best + 1]), min(values)
+        return least
 
     def excess(c: float) -> float:
         return min(error(c), 1e3) - alpha
 
-    return float(optimize.brentq(excess, 4.0, 1e3, xtol=1e-10))
+    return root(excess, 4.0, 1e3, xtol=1e-10)
 
 
 def double_stitching_bound(

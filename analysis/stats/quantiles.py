@@ -8,11 +8,12 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from analysis.stats import distributions
 from analysis.stats.boundaries import best_rho
 from analysis.stats.likelihood import log_evidence
+from analysis.stats.roots import root
 
 Floats = npt.NDArray[np.float64]
 
@@ -143,7 +144,7 @@ def _crossing(n: float, p: float, alpha: float, t_opt: float, end: float) -> flo
     def excess(below: float) -> float:
         return log_evidence([below, n - below], [r / (1 - p), r / p], [p, 1 - p]) + math.log(alpha)
 
-    return None if excess(end) <= 0 else float(optimize.brentq(excess, n * p, end, xtol=1e-10, rtol=1e-15))
+    return None if excess(end) <= 0 else root(excess, n * p, end, xtol=1e-10)
 
 
 def two_sample_p(
@@ -199,4 +200,4 @@ def _least_refuted(n: float, p: float, r: float) -> float:
 
     if slope(0.0) >= 0:
         return 0.0
-    return 1.0 if slope(1.0) <= 0 else float(optimize.brentq(slope, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
+    return 1.0 if slope(1.0) <= 0 else root(slope, 0.0, 1.0, xtol=1e-15)

@@ -7,9 +7,10 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from analysis.stats import distributions
+from analysis.stats.roots import root
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,7 +109,7 @@ def _score_interval(at: float, n: float, m: float, z: float) -> tuple[float, flo
     here = float(special.logit(at))
     if excess(here) >= 0:  # narrower than floating point can say
         return at, at
-    ends = [float(optimize.brentq(excess, here, far)) if excess(far) > 0 else far for far in (-_FAR, _FAR)]
+    ends = [root(excess, here, far, xtol=1e-12) if excess(far) > 0 else far for far in (-_FAR, _FAR)]
     return float(special.expit(ends[0])), float(special.expit(ends[1]))
 
 

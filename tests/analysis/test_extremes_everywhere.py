@@ -180,6 +180,10 @@ CASES = {
     "ranks.brunner_munzel": {"first": ARRAYS, "second": ARRAYS, "alpha": ALPHAS},
     "ranks.shift_ratio": {"first": VALUES, "second": VALUES, "alpha": ALPHAS},
     "ranks.superiority_interval": {"found": SUPERIORITIES, "n": COUNTS, "m": COUNTS, "alpha": ALPHAS},
+    "roots.root": {
+        "function": [lambda x: x - 0.5, lambda x: math.copysign(1.0, x - 0.5), lambda x: math.copysign(INF, x - 0.5)],
+        "low": [-1e300, -1.0, 0.0], "high": [0.5, 1.0, 1e300], "xtol": [0.0, 1e-12, 1.0],
+    },
     "woodruff.quantile_interval": {"arm": HISTOGRAMS, "quantile": SHARES, "alpha": ALPHAS},
 }  # fmt: skip
 
