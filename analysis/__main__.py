@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from experiments.core import command, home, reading
+from experiments.core import command, home
 from experiments.core.records import RunDir, newest_run
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def plan(experiment: str, power: str, like: Path | None, as_json: bool) -> None:
     """How many requests and minutes each claim of EXPERIMENT needs, what limits it, and which design is cheapest."""
     from analysis.plan.command import full
     from analysis.plan.lines import as_json as decoded
+    from experiments.core import reading
 
     outlook = full(reading.load(experiment).experiment, power, like)
     if as_json:

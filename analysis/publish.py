@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,15 +56,19 @@ class Subject:
             forms: Names among `RENDERERS`.
             meanwhile: Begins what may as well be done while pictures are waited for.
         """
-        if "html" in forms:
-            _ = self.drawn
-        for form in forms:
-            if form != "html":
-                self.made(form)
-        if meanwhile:
-            meanwhile()
-        if "html" in forms:
-            self.made("html")
+        with ThreadPoolExecutor(1) as beside:
+            tables = [beside.submit(self.made, form) for form in forms if form in _TABLES]
+            if "html" in forms:
+                _ = self.drawn
+            for form in forms:
+                if form not in (*_TABLES, "html"):
+                    self.made(form)
+            for table in tables:
+                table.result()
+            if meanwhile:
+                meanwhile()
+            if "html" in forms:
+                self.made("html")
 
 
 RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
@@ -75,6 +80,9 @@ RENDERERS: dict[str, Callable[[Subject], str | bytes]] = {
     "csv": lambda subject: render_csv(subject.examined),
     "parquet": lambda subject: render_parquet(subject.examined),
 }
+_TABLES = ("csv", "parquet")
+"""Forms that are made beside the others: Arrow lets another thread work meanwhile."""
+
 LEFT = {"json": "report.json", "markdown": "report.md", "junit": "junit.xml", "html": "report.html"}
 
 

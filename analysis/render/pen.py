@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-_POLITE = 5
+_POLITE = 10
 """Where there are few processors, whoever reads and judges goes first: nothing can be drawn before."""
 
 _FIRST = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
