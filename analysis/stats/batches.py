@@ -109,6 +109,12 @@ class Weather:
         return 1 / max(self.index * (1 - self.common + self.common * inflation(self.lag1 / self.common)), 1.0)
 
     @property
+    def least_worth(self) -> float:
+        """The same for the longest wandering that the batches cannot exclude; fewer than 40 take their 15 % off."""
+        ratio = max(self.index * self.inflation, 1.0) if self.clustered else 1.0
+        return 1 / (ratio * _UNSEEN[self.batches >= MANY] ** 2)
+
+    @property
     def freedom(self) -> float:
         """Degrees of freedom of a variance from these batches."""
         return freedom_of(self.batches, self.persistence)

@@ -11,9 +11,9 @@ between requests. SECONDS bounds each cell's time.
 
 The second table: batches of ten correlation lengths, 40 of them or more, and a canary slower by twice the planned
 effect, which is what has 80 % power by the spread of the estimate in runs like these ("an earlier run"). The third:
-registered looks with alpha spending. The fourth: the interval of one arm's quantile, and how many times wider
-than that of independent values it is in the median of the runs in which it is shown; the fifth: the same in cells that
-it was not chosen by.
+registered looks with alpha spending. The fourth: large effects in few batches. The fifth: the interval of one arm's
+quantile, and how many times wider than that of independent values it is in the median of the runs in which it is shown;
+the sixth: the same in cells that it was not chosen by.
 """
 
 import math
@@ -124,6 +124,17 @@ HELD_OUT = (
     Cell(40, 100, 3, 0.95, "shared", 0.99, 0.5),
 )
 """For the interval of one arm's quantile: simulated after it had been chosen, never before."""
+
+HUGE = (
+    Cell(100, 12, 1.25, 0.5, "iid"),
+    Cell(8, 15, 3, 0.5, "iid"),
+    Cell(8, 15, 3, 0.5, "per-arm", 0.9),
+    Cell(3.5, 21, 3, 0.5, "per-arm", 0.9),
+    Cell(8, 15, 3, 0.5, "shared", 0.99),
+    Cell(100, 12, 1.25, 0.5, "per-arm", 0.9),
+    Cell(100, 12, 1.25, 0.5, "per-arm", 0.99),
+)
+"""A handful of batches: what of a canary that is three times, or 44 times, as slow?"""
 
 LOOKED = (
     (Cell(8, 21, 3, 0.5, "iid"), 10),
@@ -312,6 +323,24 @@ def spending(runs: int) -> None:
         print(f"{name(cell)} | {at} | {alphas} | {runs} | {broken:.4f} | {shown:.4f} |", flush=True)
 
 
+def large(runs: int) -> None:
+    """The table of large effects over few batches, at the level of a run's last look."""
+    alpha = looks(LEVEL * LATENCY_PART)[-1].alpha
+    print(f"\nLarge effects in few batches, +20 % allowed, {alpha:.4f} a side, {runs} runs a cell.\n")
+    print("| load | batches | of | noise | false alarms | 3 times found | 44 times found | not judged |")
+    print("|---|---|---|---|---|---|---|---|")
+    for index, cell in enumerate(HUGE):
+        found, unjudged = [], 0
+        for ratio in (1.2, 3.0, 44.0):
+            random = np.random.default_rng(400 + index)
+            tried = [quantile_trial(*simulate(cell, random, ratio), cell.quantile, 1.2) for _ in range(runs)]
+            judged = [one for one in tried if one is not None and not one.weather.endless]
+            unjudged = runs - len(judged)
+            found.append(sum(one.p_above <= alpha for one in judged) / runs)
+        told = " | ".join(f"{one:.3f}" for one in (*found, unjudged / runs))
+        print(f"{name(cell)} | {told} |", flush=True)
+
+
 def true_quantile(cell: Cell) -> float:
     """The quantile of all that an arm might have done; of bursts and of a drift, that of all moments together."""
     if cell.noise == "bursts":
@@ -385,6 +414,7 @@ def main() -> None:
     levels(runs, seconds)
     power(runs, seconds)
     spending(runs)
+    large(runs)
     one_arm(runs)
     bootstrap(min(runs, 400))
 
