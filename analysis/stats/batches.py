@@ -125,6 +125,11 @@ class Weather:
         return bool(self.clustered and self.lag1 > _WANDER_LAG / np.sqrt(self.batches))
 
     @property
+    def may_wander(self) -> bool:
+        """Whether the batches, few as they are, cannot exclude that what they have in common wanders on and on."""
+        return self.clustered and self.persistence >= ENDLESS
+
+    @property
     def endless(self) -> bool:
         """Whether the batches cannot exclude a wandering without end, so that nothing can be said."""
         return self.clustered and self.largest_lag >= ENDLESS
