@@ -60,8 +60,9 @@ class Failures(msgspec.Struct, frozen=True):
 class Latency(msgspec.Struct, frozen=True):
     """The latencies of the successful answers of one arm in one phase, all from one of their two starts.
 
-    `intervals_us` are those of the quantiles, each for itself at one look, from time batches (Woodruff 1952); there is
-    none where batches say nothing, nor from the intended start, which is not counted by batch.
+    `intervals_us` are those of the quantiles, each for itself at one look, from time batches (Woodruff 1952), without
+    an upper end where slow spells are too few to bound it; there is none where batches say nothing, nor from the
+    intended start, which is not counted by batch.
     """
 
     phase: str

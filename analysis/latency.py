@@ -232,6 +232,11 @@ def _wandering(seen: Weather) -> str:
     )
 
 
+def _perhaps_wandering(seen: Weather) -> str:
+    """Why an interval is wide though nothing seems to wander."""
+    return f"{seen.batches} time batches are too few to exclude that latency wanders for much longer than one"
+
+
 def _claim(
     one: Compared,
     registered: Hypotheses,
@@ -266,8 +271,8 @@ def _not_yet(found: Claim, one: Compared, tested: tuple[Hypotheses, Trial, float
     """An undecided claim with what it still needs; where the arms wander, that is why its interval is wide."""
     registered, gate, alpha = tested
     needs = [_later_need(one, gate, alpha, rates)]
-    if gate.weather.wanders:
-        why = _wandering(gate.weather)
+    if gate.weather.wanders or gate.weather.may_wander:
+        why = _wandering(gate.weather) if gate.weather.wanders else _perhaps_wandering(gate.weather)
         found = msgspec.structs.replace(found, reason=why, sentence=f"{found.sentence.removesuffix('.')}: {why}.")
         needs.append(_first_need(one, registered, gate, rates))
     known = [need for need in needs if need is not None]

@@ -109,8 +109,8 @@ def quantiles_note(rows: Sequence[Latency]) -> str:
         return "No intervals: these are not counted by time batch, or there is one batch only."
     return (
         f"In ms, {words.percent(min(levels))} for each quantile by itself at this look, from its variation over time "
-        "batches (Woodruff): rather narrow where latency wanders for longer than a batch, none where it wanders "
-        "throughout. No claim rests on them: claims compare arms."
+        "batches (Woodruff): without an upper end where slow spells are too few to bound it, none where latency "
+        "wanders throughout. No claim rests on them: claims compare arms."
     )
 
 

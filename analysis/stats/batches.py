@@ -6,7 +6,7 @@ wandering that they cannot exclude: the fewer the batches, the wider the interva
 without end, nothing can be said. Calibrated in benchmarks/calibration/latency.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,14 @@ _LEAST_COMMON = 0.5
 class Weather:
     """How the residuals of `batches` hang together.
 
-    `lag1` is the correlation of neighbours; `index` the variance of batches against that of independent requests.
+    `lag1` is the correlation of neighbours; `index` the variance of batches against that of independent requests;
+    `errors` the standard errors above the correlation seen up to which one cannot be excluded.
     """
 
     batches: int
     lag1: float
     index: float
+    errors: float = 1.0
 
     @property
     def spreads(self) -> bool:
@@ -62,8 +64,19 @@ class Weather:
 
     @property
     def largest_lag(self) -> float:
-        """The correlation of neighbours that the batches cannot exclude: one standard error above what was seen."""
-        return max(self.lag1 + (1 / float(np.sqrt(self.batches)) if self.clustered else 0.0), 0.0)
+        """The correlation of neighbours that the batches cannot exclude: `errors` above what was seen."""
+        return max(self.lag1 + (self.errors / float(np.sqrt(self.batches)) if self.clustered else 0.0), 0.0)
+
+    def excluding(self, level: float) -> "Weather":
+        """The same where only what would show so little with a chance of `level` or less is excluded: Student's t."""
+        return replace(self, errors=-float(special.stdtrit(max(self.batches - 2, 1), level)))
+
+    def unnoticed(self, level: float) -> float:
+        """The variance of batches, against that of independent requests, that so few of them would hardly notice.
+
+        Batches of independent requests seem to vary by more with a chance of `level`.
+        """
+        return self._limit(level) if self.batches > 1 else 1.0
 
     @property
     def common(self) -> float:
@@ -89,6 +102,19 @@ class Weather:
         return 1 - self.common + self.common * inflation(self.persistence)
 
     @property
+    def worth(self) -> float:
+        """How many independent requests one of these is worth, as it looks: 1 where they do not cluster."""
+        if not self.clustered:
+            return 1.0
+        return 1 / max(self.index * (1 - self.common + self.common * inflation(self.lag1 / self.common)), 1.0)
+
+    @property
+    def least_worth(self) -> float:
+        """The same for the longest wandering that the batches cannot exclude; fewer than 40 take their 15 % off."""
+        ratio = max(self.index * self.inflation, 1.0) if self.clustered else 1.0
+        return 1 / (ratio * _UNSEEN[self.batches >= MANY] ** 2)
+
+    @property
     def freedom(self) -> float:
         """Degrees of freedom of a variance from these batches."""
         return freedom_of(self.batches, self.persistence)
@@ -97,6 +123,11 @@ class Weather:
     def wanders(self) -> bool:
         """Whether an arm seems to wander for longer than a batch: intervals are then wide for that reason."""
         return bool(self.clustered and self.lag1 > _WANDER_LAG / np.sqrt(self.batches))
+
+    @property
+    def may_wander(self) -> bool:
+        """Whether the batches, few as they are, cannot exclude that what they have in common wanders on and on."""
+        return self.clustered and self.persistence >= ENDLESS
 
     @property
     def endless(self) -> bool:
@@ -110,7 +141,7 @@ class Weather:
 
     def beside(self, spells: "Weather") -> "Weather":
         """With neighbours as alike as another statistic of the same batches shows them to be, where that wanders."""
-        return Weather(self.batches, max(self.lag1, spells.lag1), self.index) if spells.wanders else self
+        return replace(self, lag1=max(self.lag1, spells.lag1)) if spells.wanders else self
 
 
 @dataclass(frozen=True)

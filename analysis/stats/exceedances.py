@@ -61,11 +61,77 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class OneArm:
+    """One arm's quantile by itself: increasing values, the share at most each, and how many independent ones it has.
+
+    `edges` are the values below which each bin lies wholly; `worth` is the number of independent values that the arm's
+    are worth at least, for all that its batches cannot exclude.
+    """
+
+    quantile: float
+    starts: Floats
+    edges: Floats
+    shares: Floats
+    worth: float
+
+    @property
+    def surely_below(self) -> Floats:
+        """The p-value of "the quantile is at least this edge", for every edge: so many lie below it."""
+        return _at_least(self.worth * self.shares, self.worth * (1 - self.shares), self.quantile)
+
+    @property
+    def surely_above(self) -> Floats:
+        """The p-value of "the quantile is below the start of this bin", for every bin: so few lie below it."""
+        before = np.concatenate([[0.0], self.shares[:-1]])
+        return _at_least(self.worth * (1 - before), self.worth * before, 1 - self.quantile)
+
+    def apart(self, other: "OneArm", ratio: float) -> float:
+        """The p-value against "this arm's quantile is at most `ratio` times the other's".
+
+        Each arm's own exact interval at level 1 − p; they do not meet. By Bonferroni each gets half of p.
+        """
+        place = np.searchsorted(self.starts, ratio * other.edges, side="left")
+        above = np.concatenate([self.surely_above, [1.0]])
+        # A bin that begins below the threshold may hold values below it, so the next one has to begin above.
+        return min(1.0, 2 * float(np.maximum(other.surely_below, above[place]).min(initial=1.0)))
+
+    def least_ratio(self, other: "OneArm", alpha: float) -> float:
+        """The largest ratio that `apart` rejects at level alpha; 0 where there is none."""
+        above, below = self.surely_above <= alpha / 2, other.surely_below <= alpha / 2
+        least = float(other.edges[below].min(initial=np.inf))
+        return float(self.starts[above].max(initial=0.0)) / least if least > 0 else 0.0
+
+
+def _at_least(hits: Floats, misses: Floats, chance: float) -> Floats:
+    """The chance of so many hits or more; parts of a hit are allowed, as the incomplete beta function has them."""
+    found: Floats = special.betainc(hits, misses + 1, chance)
+    return np.where(hits > 0, found, 1.0)
+
+
+def _one_arm(arm: Histogram, quantile: float) -> OneArm:
+    """One arm's quantile by itself.
+
+    Source: Korn & Graubard 1998, Survey Methodology 24: the exact interval of Clopper & Pearson 1934 with the effective
+    number of values, here that of the longest wandering that the arm's batches do not exclude, at the quantile or at
+    the median.
+    """
+    counts = arm.counts.sum(axis=0)
+    below = arm.counts[:, arm.bins <= quantile_bin(arm.bins, counts, quantile)].sum(axis=1)
+    residuals = (below - below.sum() / arm.n * arm.by_batch) / arm.n
+    own = weather(residuals[arm.by_batch > 0], quantile * (1 - quantile) / arm.n)
+    worth = 1.0  # an arm that answered in one batch may have been in one spell
+    if own.batches > 1:
+        worth = arm.n * min(own.beside(arm.spells).least_worth, arm.spells.least_worth)
+    return OneArm(quantile, lower_edge(arm.bins), lower_edge(arm.bins + 1), np.cumsum(counts) / arm.n, worth)
+
+
+@dataclass(frozen=True)
 class QuantileRatio:
     """The ratio canary / baseline of one quantile, with what the interval rests on.
 
     `scores` hold the test statistic, at each scale of batches, for every ratio that the bins can tell apart (`ratios`,
-    increasing); they fall as the ratio grows.
+    increasing); they fall as the ratio grows. `arms` hold each arm by itself, canary first: a share cannot differ by
+    more than all, so an effect of any size may not show in `scores`, while the arms' own intervals lie apart.
     """
 
     estimate: float
@@ -74,6 +140,7 @@ class QuantileRatio:
     ratios: Floats
     scores: Sequence[Scores]
     weather: Weather
+    arms: tuple[OneArm, OneArm]
 
     @property
     def batches(self) -> int:
@@ -88,7 +155,11 @@ class QuantileRatio:
     def interval(self, alpha: float) -> tuple[float, float]:
         """The ratios that a two-sided test at level `alpha` does not reject at some scale."""
         each = [self._interval(one, alpha) for one in self.scores]
-        return min(low for low, _ in each), max(high for _, high in each)
+        low, high = min(low for low, _ in each), max(high for _, high in each)
+        canary, baseline = self.arms
+        fast = canary.least_ratio(baseline, alpha / 2)
+        slow = baseline.least_ratio(canary, alpha / 2)
+        return max(low, fast), min(high, 1 / slow if slow else high)
 
     def _interval(self, one: Scores, alpha: float) -> tuple[float, float]:
         critical = -float(special.stdtrit(one.freedom, alpha / 2))
@@ -98,16 +169,20 @@ class QuantileRatio:
         return low, high
 
     def p_above(self, ratio: float) -> float:
-        """The one-sided p-value against "the true ratio is at most `ratio`", the largest of all scales."""
+        """The one-sided p-value against "the true ratio is at most `ratio`": of all scales, or of arms apart."""
         at = int(np.searchsorted(self.ratios, ratio, side="left"))
-        return max(
+        by_share = max(
             float(special.stdtr(one.freedom, -one.values[at])) if at < self.ratios.size else 1.0 for one in self.scores
         )
+        canary, baseline = self.arms
+        return min(by_share, canary.apart(baseline, ratio))
 
     def p_below(self, ratio: float) -> float:
-        """The one-sided p-value against "the true ratio is at least `ratio`", the largest of all scales."""
+        """The one-sided p-value against "the true ratio is at least `ratio`", likewise."""
         at = int(np.searchsorted(self.ratios, ratio, side="right")) - 1
-        return max(float(special.stdtr(one.freedom, one.values[at])) if at >= 0 else 1.0 for one in self.scores)
+        by_share = max(float(special.stdtr(one.freedom, one.values[at])) if at >= 0 else 1.0 for one in self.scores)
+        canary, baseline = self.arms
+        return min(by_share, baseline.apart(canary, 1 / ratio) if ratio > 0 else 1.0)
 
 
 def needed(quantile: float) -> int:
@@ -131,6 +206,9 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
     over to the threshold; it is 1 where the arms differ by a factor. The square is widened by (1 + ρ)/(1 − ρ), where ρ
     is the largest correlation of neighbours that the residuals at the estimate cannot exclude, never falls below that
     of independent requests, and where requests come in clusters the test must hold with coarser batches too.
+
+    A share differs by less than 1, so where batches are few and alike no effect, however large, is many standard
+    errors. So a ratio is also refuted where the arms' own exact intervals at that level do not meet (`OneArm.apart`).
 
     Null: the ratio is the candidate. Arms that wander for as long as the run break it, which `weather.endless` tells.
 
@@ -160,7 +238,10 @@ def quantile_ratio(canary: Histogram, baseline: Histogram, quantile: float) -> Q
     floor = quantile * (1 - quantile) * (1 / first.n + slope**2 / second.n)
     seen = weather(_residuals_at(first, at_canary)[1] - slope * _residuals_at(second, at_baseline)[1], floor)
     ratios, scores = _scan(first, second, (at_baseline, slope), floor, seen)
-    return QuantileRatio(float(middles[0] / middles[1]), float(middles[1]), float(middles[0]), ratios, scores, seen)
+    arms = _one_arm(first, quantile), _one_arm(second, quantile)
+    return QuantileRatio(
+        float(middles[0] / middles[1]), float(middles[1]), float(middles[0]), ratios, scores, seen, arms
+    )
 
 
 def _residuals_at(arm: Histogram, at: int) -> tuple[float, Floats]:

@@ -2,28 +2,50 @@
 
 Requests near one another in time resemble one another, so the spread of the share below the quantile is taken from
 batches of time, as in the claims; the share's interval is then read off the observed distribution.
+
+One arm has less to go by than two: nothing that both of them meet cancels out. So its interval is more careful than a
+claim's about what few batches cannot exclude, and far out in the tail it asks whether the run can have an upper end.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
-from analysis.stats.batches import scored, weather
+from analysis.stats import distributions
+from analysis.stats.batches import Weather, scored, weather
 from analysis.stats.bins import middle, quantile_bin
-from analysis.stats.exceedances import Counts, Histogram
-from analysis.stats.quantiles import at_rank, order_statistic_interval
+from analysis.stats.exceedances import Counts, Floats, Histogram
+from analysis.stats.quantiles import MOST, at_rank, order_statistic_interval
+
+Mask = npt.NDArray[np.bool_]
+
+EXCLUDED = 0.05
+"""What the batches would show as little of with a smaller chance than this is excluded; all else an arm may do."""
+
+_MEDIAN = 0.5
 
 
 def quantile_interval(arm: Histogram, quantile: float, alpha: float) -> tuple[float, float | None] | None:
     """The interval of one quantile at one look; None where there are fewer than two batches, or batches say nothing.
 
-    The share of values at or below the quantile has log odds whose variance is that of batches, widened as in claims;
-    the interval's ends are the values at the ranks which that interval of the share names. The upper end is None where
-    no value bounds it. It is joined with the interval of independent values, so it is never narrower. What breaks it:
-    slow spells of which a run has only a handful, for those that it did not have say nothing; see the table of one
-    arm's quantiles in benchmarks/calibration. An arm that may wander for as long as the batches last is the None.
+    The share of values at or below the quantile has log odds whose variance is that of batches, widened for the longest
+    wandering that they cannot exclude at level .05, and never below what so few batches would not notice; the
+    interval's ends are the values at the ranks which that interval of the share names. It is joined with the interval
+    of independent values, so it is never narrower.
+
+    The end out in the tail is also joined with that of as many independent values as these are worth: ten slow spells
+    hold no value that bounds a 95th percentile, for with .95^10 = 60 % none of them reaches beyond it, however many
+    requests were in them. The upper end is None, and the lower one 0, where no value bounds it.
+
+    Where a wandering without end is not excluded at level .05 there is no upper end either, and where it looks like
+    one nothing is said: the None. What breaks it: spells of which a run has fewer than three; see the table of one
+    arm's quantiles in benchmarks/calibration.
 
     Source: Woodruff 1952, Journal of the American Statistical Association 47, with the variance of ratios of sums of
-    Cochran 1977, section 6.3, and Bartlett's 1946 widening.
+    Cochran 1977, section 6.3, and Bartlett's 1946 widening; the exact interval of the effective number of values is
+    Korn & Graubard's of 1998, Survey Methodology 24.
 
     Args:
         arm: Bins and their counts by batch.
@@ -40,26 +62,51 @@ def quantile_interval(arm: Histogram, quantile: float, alpha: float) -> tuple[fl
     n = float(counts.sum())
     if used.shape[0] < 2 or not n > 0:  # noqa: PLR2004 - a variance takes two
         return None
-    half = _half(arm, used, quantile, alpha)
-    if half is None:
-        return None
-    values = middle(arm.bins)
-    shares = special.expit(special.logit(quantile) + np.array([-half, half]))
-    low = at_rank(values, counts, max(np.ceil(n * float(shares[0])), 1.0))
-    high = at_rank(values, counts, np.floor(n * float(shares[1])) + 1)
-    least, most = order_statistic_interval(values, counts, quantile, alpha)
-    ends = [0.0 if one is None else one for one in (low, least)]
-    return min(ends), None if high is None or most is None else max(high, most)
-
-
-def _half(arm: Histogram, used: Counts, quantile: float, alpha: float) -> float | None:
-    """Half the interval of the log odds of the share below a quantile; None where a wandering may have no end."""
-    below = used[:, arm.bins <= quantile_bin(arm.bins, used.sum(axis=0), quantile)].sum(axis=1)
-    sizes, n, spread = used.sum(axis=1), float(used.sum()), quantile * (1 - quantile)
-    residuals = (below - below.sum() / n * sizes) / n / spread
-    floor = 1 / (n * spread)
-    seen, floor = weather(residuals, floor).beside(arm.spells), floor * arm.spells.least
+    residuals, floor = _residuals(used, arm.bins <= quantile_bin(arm.bins, counts, quantile), quantile)
+    seen = weather(residuals, floor).beside(arm.spells)
     if seen.endless:
         return None
-    scales = scored(np.ones(1), residuals[:, None], floor, seen)
+    careful = seen.excluding(EXCLUDED)
+    half = _half(residuals, floor * max(arm.spells.least, seen.unnoticed(EXCLUDED)), careful, alpha)
+    below, above = (float(special.expit(side * special.logit(quantile) - half)) for side in (1, -1))
+    inner = max(np.ceil(n * below), 1.0), n + 1 if careful.endless else n + 1 - max(np.ceil(n * above), 1.0)
+    values = middle(arm.bins)
+    ranks = inner, _outer(n, seen.worth, quantile, alpha)
+    ends = [(at_rank(values, counts, low), at_rank(values, counts, high)) for low, high in ranks]
+    return _joined([*ends, order_statistic_interval(values, counts, quantile, alpha)])
+
+
+def _joined(ends: Sequence[tuple[float | None, float | None]]) -> tuple[float, float | None] | None:
+    """From the lowest of lower ends to the highest of upper ones; None where there is neither."""
+    low = min(0.0 if one is None else one for one, _ in ends)
+    high = max(np.inf if one is None else one for _, one in ends)
+    if high == np.inf:
+        return None if low == 0 and any(one is None for one, _ in ends) else (low, None)
+    return low, high
+
+
+def _outer(n: float, worth: float, quantile: float, alpha: float) -> tuple[float, float]:
+    """The ranks of the interval of n × `worth` independent values, the end out in the tail alone; the other is inside.
+
+    At the median neither tail is out: there the log odds are as wide, and hiding what admits that it wanders would
+    leave the runs that do not know it.
+    """
+    inside, few = np.ceil(n * quantile), float(min(np.floor(n * worth), MOST))
+    if quantile > _MEDIAN:
+        rank = distributions.binomial_upper(alpha / 2, few, quantile) + 1
+        return inside, np.ceil(n * rank / few) if rank <= few else n + 1
+    if quantile < _MEDIAN:
+        return np.floor(n * distributions.binomial_quantile(alpha / 2, few, quantile) / max(few, 1.0)), inside
+    return inside, inside
+
+
+def _residuals(used: Counts, below: Mask, quantile: float) -> tuple[Floats, float]:
+    """Each batch's part of the error of the log odds of the share below, and the variance of independent values."""
+    hits, sizes, n, spread = used[:, below].sum(axis=1), used.sum(axis=1), float(used.sum()), quantile * (1 - quantile)
+    return (hits - hits.sum() / n * sizes) / n / spread, 1 / (n * spread)
+
+
+def _half(residuals: Floats, floor: float, careful: Weather, alpha: float) -> float:
+    """Half the interval of the log odds of the share below a quantile."""
+    scales = scored(np.ones(1), residuals[:, None], floor, careful)
     return max(-float(special.stdtrit(one.freedom, alpha / 2)) / float(one.values[0]) for one in scales)

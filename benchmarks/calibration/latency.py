@@ -11,7 +11,9 @@ between requests. SECONDS bounds each cell's time.
 
 The second table: batches of ten correlation lengths, 40 of them or more, and a canary slower by twice the planned
 effect, which is what has 80 % power by the spread of the estimate in runs like these ("an earlier run"). The third:
-registered looks with alpha spending. The fourth: the interval of one arm's quantile.
+registered looks with alpha spending. The fourth: large effects in few batches. The fifth: the interval of one arm's
+quantile, and how many times wider than that of independent values it is in the median of the runs in which it is shown;
+the sixth: the same in cells that it was not chosen by.
 """
 
 import math
@@ -20,11 +22,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal, special, stats
+from scipy import optimize, signal, special, stats
 
 from analysis.stats.batches import MANY
 from analysis.stats.bins import bin_of, lower_edge, middle
 from analysis.stats.exceedances import Histogram
+from analysis.stats.quantiles import order_statistic_interval
 from analysis.stats.woodruff import quantile_interval
 from analysis.trials import Trial, limit_trial, mean_trial, quantile_trial
 from experiments.core.hypotheses import ALPHA as LEVEL
@@ -102,6 +105,36 @@ LONG = (
     Cell(20, 60, 3, 0.95, "iid"),
 )
 
+HELD_OUT = (
+    Cell(40, 20, 3, 0.5, "per-arm", 0.995, 0.5),
+    Cell(20, 60, 3, 0.95, "per-arm", 0.995, 0.5),
+    Cell(50, 60, 3, 0.99, "per-arm", 0.95),
+    Cell(20, 60, 3, 0.9, "per-arm", 0.99, 0.3),
+    Cell(10, 30, 3, 0.9, "per-arm", 0.95, 0.5),
+    Cell(8, 21, 3, 0.5, "per-arm", 0.98),
+    Cell(100, 24, 2.5, 0.95, "per-arm", 0.99, 0.5),
+    Cell(60, 40, 1, 0.5, "per-arm", 0.97, 0.5),
+    Cell(30, 40, 3, 0.99, "iid"),
+    Cell(20, 60, 3, 0.5, "bursts"),
+    Cell(20, 60, 3, 0.95, "bursts"),
+    Cell(50, 60, 3, 0.99, "bursts"),
+    Cell(20, 60, 3, 0.5, "drift"),
+    Cell(20, 60, 3, 0.95, "drift"),
+    Cell(40, 12, 2.5, 0.5, "per-arm", 0.98, 0.5),
+    Cell(40, 100, 3, 0.95, "shared", 0.99, 0.5),
+)
+"""For the interval of one arm's quantile: simulated after it had been chosen, never before."""
+
+HUGE = (
+    Cell(100, 12, 1.25, 0.5, "iid"),
+    Cell(8, 15, 3, 0.5, "iid"),
+    Cell(8, 15, 3, 0.5, "per-arm", 0.9),
+    Cell(3.5, 21, 3, 0.5, "per-arm", 0.9),
+    Cell(8, 15, 3, 0.5, "shared", 0.99),
+    Cell(100, 12, 1.25, 0.5, "per-arm", 0.9),
+    Cell(100, 12, 1.25, 0.5, "per-arm", 0.99),
+)
+"""A handful of batches: what of a canary that is three times, or 44 times, as slow?"""
 
 LOOKED = (
     (Cell(8, 21, 3, 0.5, "iid"), 10),
@@ -290,23 +323,72 @@ def spending(runs: int) -> None:
         print(f"{name(cell)} | {at} | {alphas} | {runs} | {broken:.4f} | {shown:.4f} |", flush=True)
 
 
+def large(runs: int) -> None:
+    """The table of large effects over few batches, at the level of a run's last look."""
+    alpha = looks(LEVEL * LATENCY_PART)[-1].alpha
+    print(f"\nLarge effects in few batches, +20 % allowed, {alpha:.4f} a side, {runs} runs a cell.\n")
+    print("| load | batches | of | noise | false alarms | 3 times found | 44 times found | not judged |")
+    print("|---|---|---|---|---|---|---|---|")
+    for index, cell in enumerate(HUGE):
+        found, unjudged = [], 0
+        for ratio in (1.2, 3.0, 44.0):
+            random = np.random.default_rng(400 + index)
+            tried = [quantile_trial(*simulate(cell, random, ratio), cell.quantile, 1.2) for _ in range(runs)]
+            judged = [one for one in tried if one is not None and not one.weather.endless]
+            unjudged = runs - len(judged)
+            found.append(sum(one.p_above <= alpha for one in judged) / runs)
+        told = " | ".join(f"{one:.3f}" for one in (*found, unjudged / runs))
+        print(f"{name(cell)} | {told} |", flush=True)
+
+
+def true_quantile(cell: Cell) -> float:
+    """The quantile of all that an arm might have done; of bursts and of a drift, that of all moments together."""
+    if cell.noise == "bursts":
+        often, away = np.array([(1 - STEP / 10) ** 5, 1 - (1 - STEP / 10) ** 5]), np.array([0.0, 3.0])
+    elif cell.noise == "drift":
+        often, away = np.full(4000, 1 / 4000), np.sin(np.linspace(0, 2 * np.pi, 4000))
+    else:
+        often, away = np.ones(1), np.zeros(1)
+    found = optimize.brentq(lambda x: often @ special.ndtr(x - away) - cell.quantile, -8, 9)
+    return MEDIAN_US * math.exp(cell.sigma * found)
+
+
+def spans(arm: Histogram, quantile: float, ends: tuple[float, float | None]) -> float:
+    """How many times wider an interval is, on the log scale, than that of independent values."""
+    low, high = order_statistic_interval(middle(arm.bins), arm.counts.sum(axis=0), quantile, 2 * ALPHA)
+    if not (low and high and high > low):
+        return math.nan
+    return math.log(ends[1] / ends[0]) / math.log(high / low) if ends[1] and ends[0] else math.inf
+
+
+def covered(cell: Cell, runs: int, seed: int) -> str:
+    """The row of a cell: how often the interval of one arm's quantile misses, and what it costs."""
+    random, missed, wide = np.random.default_rng(seed), 0, []
+    truth, endless = true_quantile(cell), 0
+    for _ in range(runs):
+        arm = simulate(cell, random)[0]
+        found = quantile_interval(arm, cell.quantile, 2 * ALPHA)
+        if found is not None:
+            low, high = found[0] / ROUNDING, math.inf if found[1] is None else found[1] * ROUNDING
+            missed, endless = missed + (not low <= truth <= high), endless + (found[1] is None)
+            wide.append(spans(arm, cell.quantile, found))
+    shown = max(len(wide), 1)
+    allowed = 2 * ALPHA + 2 * math.sqrt(2 * ALPHA * (1 - 2 * ALPHA) / shown)
+    typical = float(np.nanmedian(wide)) if wide else math.nan
+    width = f"{typical:.1f}" if math.isfinite(typical) else "none"
+    return f"{missed / shown:.4f} | {allowed:.4f} | {1 - len(wide) / runs:.3f} | {endless / shown:.3f} | {width}"
+
+
 def one_arm(runs: int) -> None:
-    """The table of the interval of one arm's quantile, against the quantile of all that the arm might have done."""
-    print(f"\nThe quantile of one arm, nominal 95 %, {runs} runs a cell.\n")
-    print("| load | batches | of | noise | missed of shown | allowed | not shown |")
-    print("|---|---|---|---|---|---|---|")
-    for index, cell in enumerate(CELLS):
-        if cell.measure != "quantile" or cell.noise in ("bursts", "drift"):  # those have no closed form to compare with
-            continue
-        random, missed, shown = np.random.default_rng(500 + index), 0, 0
-        truth = MEDIAN_US * math.exp(cell.sigma * stats.norm.ppf(cell.quantile))
-        for _ in range(runs):
-            found = quantile_interval(simulate(cell, random)[0], cell.quantile, 2 * ALPHA)
-            if found is not None:
-                low, high = found[0] / ROUNDING, math.inf if found[1] is None else found[1] * ROUNDING
-                missed, shown = missed + (not low <= truth <= high), shown + 1
-        allowed = 2 * ALPHA + 2 * math.sqrt(2 * ALPHA * (1 - 2 * ALPHA) / max(shown, 1))
-        print(f"{name(cell)} | {missed / max(shown, 1):.4f} | {allowed:.4f} | {1 - shown / runs:.3f} |", flush=True)
+    """The tables of the interval of one arm's quantile, against the quantile of all that the arm might have done."""
+    quantiles = [(500 + at, cell) for at, cell in enumerate(CELLS) if cell.measure == "quantile"]
+    known = [(seed, cell) for seed, cell in quantiles if cell.noise not in ("bursts", "drift")]
+    for title, cells in (("", known), (", cells that it was not chosen by", list(enumerate(HELD_OUT, 700)))):
+        print(f"\nThe quantile of one arm, nominal 95 %, {runs} runs a cell{title}.\n")
+        print("| load | batches | of | noise | missed of shown | allowed | not shown | no upper end | width |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for seed, cell in cells:
+            print(f"{name(cell)} | {covered(cell, runs, seed)} |", flush=True)
 
 
 def bootstrap(runs: int) -> None:
@@ -332,6 +414,7 @@ def main() -> None:
     levels(runs, seconds)
     power(runs, seconds)
     spending(runs)
+    large(runs)
     one_arm(runs)
     bootstrap(min(runs, 400))
 

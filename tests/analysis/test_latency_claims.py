@@ -9,7 +9,8 @@ from scipy import stats
 
 from analysis.latency import judge as judge_latency
 from analysis.stats.batches import Weather, scales, weather
-from analysis.stats.exceedances import share_beyond
+from analysis.stats.bins import bin_of
+from analysis.stats.exceedances import Histogram, quantile_ratio, share_beyond
 from analysis.stats.means import Sums, mean_ratio
 from experiments.core import hypotheses
 from experiments.core.errors import ExperimentError
@@ -191,6 +192,79 @@ def test_wandering_costs_width_and_leaves_a_wide_margin_shown(examined):
     assert "wanders for longer than a time batch" in close.reason
     assert close.reason in close.sentence
     assert wandering(examined, 4, 0.2, bins=0).state == "shown"
+
+
+def test_batches_that_are_too_few_to_exclude_a_wandering_say_so(examined):
+    """A canary that is a tenth faster or slower from batch to batch, neighbours somewhat alike by chance."""
+    cells = examined.tally.cells[examined.tally.cells["window"] < 12]
+    jumps = np.round(np.convolve(np.random.default_rng(7).standard_normal(14), [1, 0.8])[1:14] * 110).astype(int)
+    shift = jumps[cells["window"].clip(0)] * (cells["answered"] == "new")
+    tally = type(examined.tally)(cells.assign(bin=cells["bin"] + shift))
+    registered = msgspec.structs.replace(examined.registered, looks=[hypotheses.Look(1.0, 0.0125)])
+    (claim,), _ = judge_latency(tally, registered, {"all": 40.0})
+    assert (claim.state, claim.interval is not None) == ("undecided", True)
+    assert "too few to exclude that latency wanders" in claim.sentence
+
+
+def test_a_canary_that_is_44_times_as_slow_is_shown_to_be_by_twelve_batches(tmp_path):
+    """Of independent answers, whose batches look clustered by chance: no share is so many standard errors."""
+    from analysis.judge import judge
+    from tests.analysis.gallery import long_names
+
+    (claim,) = (one for one in judge(long_names(tmp_path)).claims if one.kind == "latency")
+    assert claim.state == "broken"
+    # Medians of 900 and 20 ms.
+    assert 20 < claim.interval.low < 45 < claim.interval.high < 100
+
+
+def twins(random, factor, wander, shape=(12, 20)):
+    """Two arms, the first slower by a factor; `wander` is the part of the variance that a batch has in common."""
+    found = []
+    for by in (factor, 1.0):
+        level = [random.standard_normal()]
+        while len(level) < shape[0]:
+            level.append(0.6 * level[-1] + 0.8 * random.standard_normal())
+        common = np.array(level)[:, None] * np.sqrt(wander)
+        values = bin_of(1e5 * by * np.exp(0.5 * (common + random.standard_normal(shape) * np.sqrt(1 - wander))))
+        bins, places = np.unique(values, return_inverse=True)
+        counts = np.zeros((shape[0], bins.size), dtype=np.int64)
+        np.add.at(counts, (np.repeat(np.arange(shape[0]), shape[1]), places.ravel()), 1)
+        found.append(Histogram(bins, counts))
+    return found
+
+
+def test_arms_lie_apart_where_their_exact_intervals_do():
+    """By hand: all of the slow arm at 8, all of the fast one within 2 and 2.002; 12 batches keep 1/1.15² of 120."""
+    even = np.full((12, 1), 10)
+    canary, baseline = quantile_ratio(Histogram(np.array([3072]), even), Histogram(np.array([1024]), even), 0.5).arms
+    by_chance = pytest.approx(2 * 0.5 ** (120 / 1.15**2), rel=1e-9, abs=0)
+    assert (canary.apart(baseline, 1.2), canary.apart(baseline, 3.99)) == (by_chance, by_chance)
+    assert (canary.apart(baseline, 4.001), baseline.apart(canary, 1.0)) == (1, 1)
+    assert canary.least_ratio(baseline, 1e-9) == pytest.approx(8 / (2 * 1025 / 1024))
+    assert baseline.least_ratio(canary, 1e-9) == pytest.approx(2 / (8 * 1025 / 1024))
+    assert canary.least_ratio(baseline, 1e-60) == 0
+
+
+@pytest.mark.parametrize("wander", [0.0, 0.4, 1.0])
+def test_the_interval_of_a_ratio_is_what_is_not_refuted_whichever_way_it_was_found(wander):
+    random = np.random.default_rng(12)
+    for factor in (0.02, 1.0, 40.0):
+        found = quantile_ratio(*twins(random, factor, wander), 0.5)
+        for alpha in (0.1, 0.01):
+            low, high = found.interval(2 * alpha)
+            if low > 0:
+                assert found.p_above(low * 0.999) <= alpha < found.p_above(low * 1.003)
+            if high < np.inf:
+                assert found.p_below(high * 1.003) <= alpha < found.p_below(high * 0.997)
+
+
+def test_arms_that_wander_alike_do_not_lie_apart_more_often_than_promised():
+    random, runs, alpha = np.random.default_rng(13), 400, 0.05
+    wrong = 0
+    for _ in range(runs):
+        canary, baseline = quantile_ratio(*twins(random, 1.0, 1.0), 0.5).arms
+        wrong += min(canary.apart(baseline, 1.0), baseline.apart(canary, 1.0)) <= alpha
+    assert wrong / runs <= alpha
 
 
 def test_wandering_without_end_says_nothing_whatever_the_margin(examined):

@@ -147,6 +147,29 @@ def test_a_quantile_is_covered_whether_or_not_the_values_of_a_batch_resemble_one
     assert (alone / runs > 2 * alpha) == (drag > 0)
 
 
+def wandering(random):
+    """A minute of six answers a second, all of whose latency wanders for ten seconds: a few spells."""
+    level, stays = [random.standard_normal()], math.exp(-0.1)
+    while len(level) < 60:
+        level.append(stays * level[-1] + math.sqrt(1 - stays**2) * random.standard_normal())
+    found = bins.bin_of(1e5 * np.exp(0.5 * np.array(level)))
+    known, places = np.unique(found, return_inverse=True)
+    counts = np.zeros((60, known.size), dtype=np.int64)
+    counts[np.arange(60), places] = 6
+    return Histogram(known, counts)
+
+
+def test_a_far_quantile_of_a_few_slow_spells_is_missed_no_more_often_than_promised():
+    random, runs, shown, missed = np.random.default_rng(8), 200, 0, 0
+    for _ in range(runs):
+        found = woodruff.quantile_interval(wandering(random), 0.95, 0.05)
+        if found is not None:
+            shown += 1
+            missed += found[1] is not None and found[1] * 1.001 < 1e5 * math.exp(0.5 * stats.norm.ppf(0.95))
+    assert shown > 0.8 * runs
+    assert missed / shown <= allowed(0.05, shown)
+
+
 def drawn(random, n, factor):
     places = np.arange(200) + 14 * PER_OCTAVE
     counts = np.zeros((12, 200), dtype=np.int64)
