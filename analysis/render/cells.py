@@ -17,6 +17,7 @@ _LONG = 900
 _MOST_ROWS = 600
 _OF_LATENCY = ("phase", "arm", ">answers", ">mean", *(f">{q}" for q in QUANTILES))
 _UNFOLDED = 24
+_NOT_REQUIRED = "A claim that is not required (*) does not keep from promoting; broken, it rolls back all the same."
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def sections(report: Report) -> list[Section]:
             "Claims",
             ("state", "what was found", ">found", "interval", "evidence"),
             _most(_claims(report)),
-            "A claim that is not required (*) does not keep from promoting; broken, it rolls back all the same.",
+            "" if all(claim.required for claim in report.claims) else _NOT_REQUIRED,
         ),
         Section(
             "Shares",
@@ -77,6 +78,7 @@ def sections(report: Report) -> list[Section]:
             folded=len(report.failures) > _UNFOLDED,
             told=_no_failure(report),
         ),
+        *_drawn(report),
         Section("Outputs", (), (), pictures=("signatures",), told=_outputs(report)),
         Section("May this be judged?", ("state", "check", "what was found"), _most(_checks(report))),
         Section(
@@ -128,7 +130,7 @@ def _claims(report: Report) -> Iterator[Sequence[Cell]]:
             _state(claim.state, required=claim.required),
             Cell(safe(claim.sentence + lines.need(claim), _LONG), kind="words"),
             _number(lines.effect(claim).partition(",")[0], estimate),
-            Cell(lines.effect(claim).partition(", ")[2]),
+            Cell(lines.effect(claim).partition(", ")[2], _interval(claim.interval)[0], "whole"),
             Cell(lines.evidence(claim), kind="whole"),
         ]
 
@@ -142,7 +144,7 @@ def _shares(report: Report) -> Iterator[Sequence[Cell]]:
             _number(lines.expected(share), share.expected),
             _number(words.percent(share.share.estimate), share.share.estimate),
             _number(words.count(share.requests), share.requests),
-            Cell(lines.between(share.share), share.share.low),
+            Cell(lines.between(share.share), share.share.low, "whole"),
             Cell("", share.share.estimate or 0.0, bar=_bar(share)),
         ]
 
@@ -190,7 +192,7 @@ def _failures(report: Report) -> Iterator[Sequence[Cell]]:
             Cell(lines.arm_name(row.arm)),
             _number(words.count(row.failed), row.failed),
             _number(words.count(row.requests), row.requests),
-            Cell(between, low),
+            Cell(between, low, "whole"),
             Cell(_how(row)),
         ]
 
@@ -202,8 +204,34 @@ def _how(row: Failures) -> str:
 def _outputs(report: Report) -> list[str]:
     told = [lines.outputs(row) for row in report.outputs] if report.outputs_applicable else []
     told += [] if report.outputs_applicable else ["Outputs: not applicable, the weights are random."]
-    told += [lines.dispersion(one) for one in report.dispersions[:40]]
     return told
+
+
+def _drawn(report: Report) -> Iterator[Section]:
+    """How evenly shares came, where they were looked at over time."""
+    moved = [lines.drift(one) for one in report.drifts if not one.reading.startswith("the share stayed")]
+    if report.dispersions:
+        yield Section(
+            "Were arms drawn independently?",
+            ("phase", "cohort", "arm", ">windows", ">index", "reading"),
+            _most(_dispersions(report)),
+            "The variation of an arm's share from window to window, where 1 is what independent draws give. "
+            "Described, not judged.",
+            told=moved,
+            folded=len(report.dispersions) > _UNFOLDED,
+        )
+
+
+def _dispersions(report: Report) -> Iterator[Sequence[Cell]]:
+    for one in report.dispersions:
+        yield [
+            Cell(safe(one.phase)),
+            Cell(safe(one.cohort)),
+            Cell(lines.arm_name(one.arm)),
+            _number(words.count(one.windows), one.windows),
+            _number(f"{one.index:.2f}", one.index),
+            Cell(safe(one.reading)),
+        ]
 
 
 def _checks(report: Report) -> Iterator[Sequence[Cell]]:
@@ -235,7 +263,7 @@ def run_cells(place: int, report: Report, started: str) -> Sequence[Cell]:
         Cell(str(place)),
         Cell(safe(subject.run)),
         Cell(safe(subject.experiment)),
-        Cell(started),
+        Cell(started, kind="whole"),
         Cell(verdict.word, kind=f"state {verdict.word.replace(' ', '-')}"),
         Cell(safe(verdict.sentence, _LONG), kind="words"),
     ]
@@ -249,5 +277,5 @@ def trend_cells(row: dict[str, Any]) -> Sequence[Cell]:
         Cell(str(row["at"]), row["at"], "n"),
         _state(row["state"]),
         _number(found, row["estimate"]),
-        Cell(between),
+        Cell(between, row["low"], "whole"),
     ]

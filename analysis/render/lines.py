@@ -106,7 +106,10 @@ def quantiles_note(rows: Sequence[Latency]) -> str:
     """What the intervals of a table of latencies are."""
     levels = {interval.level for row in rows for interval in row.intervals_us.values()}
     if not levels:
-        return "No intervals: these are not counted by time batch, or there is one batch only."
+        return (
+            "No intervals: they come from time batches, and these latencies are counted by phase (those from the "
+            "intended start) or fill one batch only. No claim rests on them."
+        )
     return (
         f"In ms, {words.percent(min(levels))} for each quantile by itself at this look, from its variation over time "
         "batches (Woodruff): without an upper end where slow spells are too few to bound it, none where latency "

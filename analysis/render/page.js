@@ -7,13 +7,24 @@ function unpacked(spec) {
     datasets[name] = rows.map((row) => Object.fromEntries(columns.map((key, place) => [key, row[place]])));
   return { ...spec, datasets };
 }
+const alive = [];
+// Legends have their rows only when the width is known, and the picture its height only with those rows.
+async function settled(view) {
+  for (let pass = 0; pass < 2; pass++) await view.resize().runAsync();
+}
+let waiting;
+window.addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => alive.forEach(settled), 100);
+});
 function embed(figure) {
   const live = figure.querySelector(".live"), still = figure.querySelector(".still");
   live.hidden = false;
   if (still) still.style.display = "none";
   return vegaEmbed(live, unpacked(specs[figure.dataset.chart]), { renderer: "svg", actions: false, ast: true, mode: "vega-lite" }).then(
     async (made) => {
-      await made.view.resize().runAsync(); // legends have their rows only now that the width is known
+      await settled(made.view);
+      alive.push(made.view);
       if (still) still.remove(); // its gradients have the names of the live ones
       live.querySelector("svg").setAttribute("aria-hidden", "true");
       const said = figure.querySelector(".said");

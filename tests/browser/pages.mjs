@@ -57,6 +57,17 @@ async function scrolled(page) {
 
 const shortly = (ms) => new Promise((done) => setTimeout(done, ms));
 
+// The window made narrower, then as it was: pictures that live must be whole at either width.
+async function resized(page, look) {
+  const found = [];
+  for (const width of [Math.round(look.width * 0.7), look.width]) {
+    await page.setViewport({ width, height: look.height, isMobile: false, deviceScaleFactor: 1 });
+    await shortly(600);
+    found.push(...(await page.evaluate(crooked)).map((one) => `at ${width} px: ${one}`));
+  }
+  return found;
+}
+
 // With the mouse over marks of each living picture, until one tells its numbers.
 async function hovered(page) {
   const told = {};
@@ -145,6 +156,14 @@ async function tabbed(page) {
   return told;
 }
 
+// As high as the page before the picture is taken: else it shows what is between two sizes.
+async function shot(page, look, path) {
+  const height = await page.evaluate(() => document.documentElement.scrollHeight);
+  await page.setViewport({ width: look.width, height, isMobile: !!look.phone, deviceScaleFactor: 1 });
+  await shortly(400);
+  await page.screenshot({ path, fullPage: true });
+}
+
 async function looked(browser, file, name, look, shots) {
   const page = await browser.newPage();
   const seen = { errors: [], requests: [], violations: [], crooked: [] };
@@ -165,6 +184,7 @@ async function looked(browser, file, name, look, shots) {
     await page.evaluate(() => window.dispatchEvent(new Event("beforeprint")));
   }
   seen.crooked = await page.evaluate(crooked);
+  if (look.used) seen.crooked.push(...await resized(page, look));
   if (look.scripts !== false && !look.media) {
     await page.evaluate(axe);
     const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
@@ -175,7 +195,7 @@ async function looked(browser, file, name, look, shots) {
   seen.stills = await page.$$eval("figure", (all) => Object.fromEntries(
     all.filter((one) => one.querySelector(".still svg")?.getBoundingClientRect().height > 50)
       .map((one) => [one.id, one.querySelector(".said")?.textContent.trim() ?? ""])));
-  if (shots) await page.screenshot({ path: `${shots}/${basename(file, ".html")}-${name}.png`, fullPage: true });
+  if (shots) await shot(page, look, `${shots}/${basename(file, ".html")}-${name}.png`);
   if (look.used) seen.used = { tabs: await tabbed(page), tooltips: await hovered(page), switches: await switched(page), columns: await sorted(page) };
   await page.close();
   return seen;

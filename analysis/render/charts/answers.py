@@ -3,7 +3,7 @@
 import altair as alt
 
 from analysis.pictures.shown import UNATTRIBUTED, Pictures
-from analysis.render.charts.looks import PALETTE, Sets, arm_scale, finished, seconds
+from analysis.render.charts.looks import COUNTS, PALETTE, Sets, arm_scale, finished, seconds
 from analysis.render.picture import Picture
 from analysis.render.text import named, safe
 from analysis.report import Subject
@@ -30,7 +30,7 @@ def failures(data: Pictures) -> Picture | None:
         .encode(
             alt.X("at:Q", axis=seconds(), scale=alt.Scale(nice=False, zero=False)),
             alt.X2("until:Q"),
-            alt.Y("below:Q", axis=alt.Axis(title="failed requests", tickMinStep=1, format="~s")),
+            alt.Y("below:Q", axis=alt.Axis(title="failed requests", tickMinStep=1, labelExpr=COUNTS)),
             alt.Y2("above:Q"),
             alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=list(PALETTE[1 : len(kinds) + 1]))),
             tooltip=[alt.Tooltip("kind:N"), alt.Tooltip("failed:Q", format=","), alt.Tooltip("at:Q", format=".1f")],

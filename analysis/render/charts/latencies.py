@@ -45,7 +45,7 @@ def _curves(base: alt.Chart, report: Report) -> Iterator[alt.Chart]:
         legend=alt.Legend(
             title=None,
             symbolType="stroke",
-            columns=alt.ExprRef("max(1, floor(width / 190))"),
+            columns=alt.ExprRef("max(1, floor(width / 204))"),
             labelExpr="'from the ' + datum.label + ' start'",
         ),
     )

@@ -23,6 +23,9 @@ STRANGE = "#808080"
 LETTER = 7
 """Pixels for a letter of a label, so that what does not fit is shortened or left out."""
 
+COUNTS = "datum.value < 10000 ? format(datum.value, ',') : format(datum.value, '~s')"
+"""How an axis names counts: all digits while they are few, and 0 without a unit."""
+
 Row = dict[str, Any]
 
 
@@ -87,7 +90,8 @@ _LEGENDS = {
     "title": None,
     "symbolStrokeWidth": 3,
     "symbolOpacity": 1,
-    "columnPadding": 16,
+    # A reader's font may be wider than the one that a still picture was measured with.
+    "columnPadding": 30,
     "labelLimit": 220,
     # One legend below the other, so that none is cut; Vega takes this, Altair's schema does not.
     "layout": {"top": {"anchor": "start", "direction": "vertical", "margin": 2}},
@@ -129,7 +133,7 @@ def _widest(sets: Sets) -> int:
     """Room for one entry of a legend, in pixels: as long as the longest name that it may have to show."""
     keys = ("arm", "claim", "kind", "start")
     names = (str(row.get(key, "")) for rows in sets.rows.values() for row in rows for key in keys)
-    return min(LETTER * max(map(len, names), default=8), 220) + 30
+    return min(LETTER * max(map(len, names), default=8), 220) + 44
 
 
 def seconds(title: str = "seconds since the load began") -> alt.Axis:

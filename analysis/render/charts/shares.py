@@ -7,6 +7,7 @@ import altair as alt
 
 from analysis.pictures.shown import Pictures
 from analysis.render.charts.looks import (
+    COUNTS,
     LETTER,
     PALETTE,
     Row,
@@ -101,12 +102,12 @@ def _grounds(data: Pictures, sets: Sets) -> Iterator[Any]:
 
 
 def _phase_names(periods: Sequence[Row], sets: Sets) -> Any:
-    """The names of phases at the top, each cut to the room that it has."""
+    """The names of phases at the top, each cut in its middle to the room that it has: numbers stand at an end."""
     whole = max(row["until"] for row in periods) - min(row["at"] for row in periods) or 1
     room = f"floor((datum.until - datum.at) / {whole:.6g} * width / {LETTER})"
     return (
         alt.Chart(sets.add(periods))
-        .transform_calculate(label=f"{room} < 4 ? '' : truncate(datum.phase, {room})")
+        .transform_calculate(label=f"{room} < 4 ? '' : truncate(datum.phase, {room}, 'center')")
         .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, fontWeight="bold", opacity=0.8)
         .encode(alt.X("at:Q"), y=alt.value(0), text="label:N", tooltip=[alt.Tooltip("phase:N")])
     )
@@ -129,7 +130,7 @@ def evidence(data: Pictures) -> Picture | None:
     ]
     scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
     base = alt.Chart(sets.add(rows))
-    x = alt.X("n:Q", axis=alt.Axis(title="requests judged", format="~s", tickCount=6))
+    x = alt.X("n:Q", axis=alt.Axis(title="requests judged", tickCount=6, labelExpr=COUNTS))
     y = alt.Y("part:Q", axis=alt.Axis(title="ln e, of what is needed", format=".2~g", tickCount=5))
     line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, alt.Color("claim:N", scale=scale))
     dots = base.mark_circle(size=20).encode(x, y, alt.Color("claim:N", scale=scale), tooltip=hover)

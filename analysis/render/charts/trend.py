@@ -11,6 +11,13 @@ from analysis.render.text import named
 _COLOURS = [PALETTE[1], PALETTE[2], STRANGE, PALETTE[0]]
 """Of broken, void, undecided and shown."""
 
+_UNITS = (
+    "indexof(claim, 'latency/') == 0 ? format(datum.value, '.3~f') + 'x'"
+    " : indexof(claim, 'split/') == 0 ? format(datum.value, '.4~%')"
+    " : format(100 * datum.value, '.4~g') + ' pp'"
+)
+"""The axis in the unit in which the table gives a claim: times as slow, a share, or a difference of shares."""
+
 
 def trend_chart(rows: Sequence[Row]) -> Picture | None:
     """One claim's figure from run to run, with its interval and the margin."""
@@ -33,7 +40,7 @@ def trend_chart(rows: Sequence[Row]) -> Picture | None:
         "datum.claim == claim"
     )
     x = alt.X("at:O", axis=alt.Axis(title="run", labelAngle=0))
-    y = alt.Y("estimate:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="found, in the claim's unit", tickCount=5))
+    y = alt.Y("estimate:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="found", tickCount=5, labelExpr=_UNITS))
     states = alt.Color("state:N", scale=alt.Scale(domain=list(rank), range=_COLOURS))
     hover = [
         alt.Tooltip("run:N"),
