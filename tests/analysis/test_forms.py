@@ -22,6 +22,7 @@ from analysis.pictures.data import sheets
 from analysis.publish import Subject
 from analysis.render import runtime
 from analysis.render.annotations import render_annotations
+from analysis.render.cells import sections
 from analysis.render.html import LIMIT_BYTES, draw, render_html
 from analysis.render.json_report import render_json
 from analysis.render.junit import render_junit
@@ -229,6 +230,18 @@ def test_a_page_says_why_it_has_no_pictures_and_stays_small(subjects, monkeypatc
     assert "extra `pictures`" in text
     assert len(text.encode()) < LIMIT_BYTES
     assert "more in report.json" in text
+
+
+def test_tables_of_the_page_sort_by_the_numbers_of_the_report_and_note_only_what_is_there(subjects):
+    report = subjects["promote"].report
+    tables = {one.title: one for one in sections(report)}
+    claims, drawn = tables["Claims"], tables["Were arms drawn independently?"]
+    assert [row[3].value for row in claims.rows] == [claim.interval.low for claim in report.claims]
+    assert [row[4].value for row in drawn.rows] == [pytest.approx(one.index) for one in report.dispersions]
+    assert drawn.rows
+    assert "(*)" in claims.caption
+    required = [msgspec.structs.replace(claim, required=True) for claim in report.claims]
+    assert sections(msgspec.structs.replace(report, claims=required))[0].caption == ""
 
 
 def test_pictures_agree_with_the_report(subjects):

@@ -147,6 +147,8 @@ def test_the_browser_would_have_noticed(tmp_path):
         "<html><body style='width:3000px'><script>console.error('x'); fetch('http://127.0.0.1:9/')</script>"
         "<p style='color:#ddd'>pale</p><img src=a.png><figure id=f><svg width=90 height=20><text y=15>one</text>"
         "<text y=15>two</text><text x=80 y=15>out of the picture</text></svg></figure>"
+        "<figure id=h><svg width=90 height=60><g class=role-legend-label><text y=15>same</text><text y=45>same</text>"
+        "</g></svg></figure>"
         "<button style='outline:none'>dim</button><button style='outline:5px solid'>bright</button>"
         "<button tabindex=-1>left out</button><figure data-chart=g id=g><div class=live><svg width=50 height=20>"
         "<g class='mark-symbol role-mark'><path d='M0 0h20v20z'/></g></svg></div><span class=switches>"
@@ -162,3 +164,4 @@ def test_the_browser_would_have_noticed(tmp_path):
     assert light["used"]["tooltips"] == {"g": ""}
     assert light["used"]["switches"] == [{"picture": "g", "name": "s", "keyboard": False, "mouse": False}]
     assert re.search(r'px wide.*"one" over "two".*is cut|is cut.*"one" over "two"', " ".join(light["crooked"]))
+    assert 'h: two entries of a legend are both "same"' in light["crooked"]

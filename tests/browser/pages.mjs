@@ -27,6 +27,9 @@ function crooked() {
       continue;
     }
     const frame = svg.getBoundingClientRect();
+    const entries = [...svg.querySelectorAll(".role-legend-label text")].map((one) => one.textContent);
+    for (const twice of new Set(entries.filter((one, at) => entries.indexOf(one) !== at)))
+      wrong.push(`${figure.id}: two entries of a legend are both "${twice}"`);
     const texts = [...svg.querySelectorAll("text")]
       .filter((one) => one.textContent.trim() && one.getAttribute("opacity") !== "0" && one.getBoundingClientRect().width > 0)
       .map((one) => ({ text: one.textContent, box: one.getBoundingClientRect() }));

@@ -132,8 +132,11 @@ def evidence(data: Pictures) -> Picture | None:
     base = alt.Chart(sets.add(rows))
     x = alt.X("n:Q", axis=alt.Axis(title="requests judged", tickCount=6, labelExpr=COUNTS))
     y = alt.Y("part:Q", axis=alt.Axis(title="ln e, of what is needed", format=".2~g", tickCount=5))
-    line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, alt.Color("claim:N", scale=scale))
-    dots = base.mark_circle(size=20).encode(x, y, alt.Color("claim:N", scale=scale), tooltip=hover)
+    # Cut in the middle: what tells claims apart stands at either end.
+    legend = alt.Legend(labelExpr="truncate(datum.label, 30, 'center')")
+    colour = alt.Color("claim:N", scale=scale, legend=legend)
+    line = base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour)
+    dots = base.mark_circle(size=20).encode(x, y, colour, tooltip=hover)
     rule = (
         alt.Chart(sets.add([{"limit": 1}]))
         .mark_rule(strokeDash=[5, 3], strokeWidth=1.6, color="currentColor")
