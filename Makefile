@@ -22,7 +22,7 @@ selftest: $(VENV)/.run     ## break a real stack in known ways; each must be cau
 	$(PY) -m experiments selftest
 
 test: $(VENV)/.dev         ## the tests that everybody runs
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadscope
 
 test-all: $(VENV)/.dev     ## the slow ones too
 	$(PY) -m pytest

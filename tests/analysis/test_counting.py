@@ -88,8 +88,8 @@ def agree(some, plan):
     pd.testing.assert_frame_equal(as_text(found.waited), waited)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(rows(), max_size=60), st.booleans(), st.booleans())
+@settings(max_examples=12, deadline=None)
+@given(st.lists(rows(), max_size=120), st.booleans(), st.booleans())
 def test_two_ways_of_counting_agree(some, by_header, known):
     agree(some, replace(PLAN, by_header=by_header, periods=PLAN.periods if known else []))
 

@@ -34,7 +34,7 @@ class Answering:
         try:
             while head := await self.head(reader):
                 await self.answer(head, number, reader, writer)
-                if self.options.behaviour == "close":
+                if self.options.behaviour in ("close", "last"):
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -82,6 +82,7 @@ class Answering:
             f"x-splitproof-route: split/{arm}",
             "x-envoy-upstream-service-time: 7",
             *(["x-envoy-attempt-count: 2"] if self.options.behaviour == "retried" else []),
+            *(["connection: close"] if self.options.behaviour == "last" else []),
             f"content-length: {len(body)}",
             *(["location: /elsewhere"] if status == 302 else []),
         ]
@@ -108,6 +109,6 @@ if __name__ == "__main__":
     parser.add_argument("--failure-rate", type=float, default=0.0)
     parser.add_argument("--width", type=int, default=10)
     parser.add_argument(
-        "--behaviour", default="well", choices=["well", "close", "reset", "garbage", "redirect", "retried"]
+        "--behaviour", default="well", choices=["well", "close", "last", "reset", "garbage", "redirect", "retried"]
     )
     asyncio.run(main(parser.parse_args()))

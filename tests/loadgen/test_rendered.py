@@ -68,8 +68,9 @@ def test_the_rendered_master_and_workers_make_one_whole_run(server, load, render
 
 
 def test_the_name_of_the_host_is_looked_up_once_for_a_whole_load(server, load):
-    # A name that only this process knows, and a count of who asks for it; a server with which no connection lasts.
-    started, site, asked = server(behaviour="close"), load.folder / "site", load.folder / "asked"
+    # A name that only this process knows, and a count of who asks for it; a server that says of each
+    # answer that it is its connection's last, so that nothing is sent on one that is about to be closed.
+    started, site, asked = server(behaviour="last"), load.folder / "site", load.folder / "asked"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import os\nfrom gevent import socket\nreal = socket.getaddrinfo\n"
