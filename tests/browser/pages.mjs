@@ -164,7 +164,7 @@ async function shot(page, look, path) {
   const height = await page.evaluate(() => document.documentElement.scrollHeight);
   await page.setViewport({ width: look.width, height, isMobile: !!look.phone, deviceScaleFactor: 1 });
   await shortly(400);
-  await page.screenshot({ path, fullPage: true });
+  await page.screenshot({ path, captureBeyondViewport: false }); // beyond it, the window would change its size once more
 }
 
 async function looked(browser, file, name, look, shots) {
