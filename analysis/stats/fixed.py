@@ -68,7 +68,8 @@ def newcombe(first: tuple[float, float], second: tuple[float, float], alpha: flo
         return -1.0, 1.0
     p, q = first[0] / first[1], second[0] / second[1]
     (low_p, high_p), (low_q, high_q) = wilson(*first, alpha), wilson(*second, alpha)
-    return p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+    low, high = p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+    return max(low, -1.0), min(high, 1.0)  # floats may round past the ends
 
 
 def shares_p_value(counts: Sequence[float], shares: Sequence[float]) -> tuple[str, float] | None:

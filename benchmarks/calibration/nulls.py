@@ -2,10 +2,9 @@
 
     python benchmarks/calibration/nulls.py [RUNS]
 
-Each scenario is a null: over all that the arms might have done their quantiles are the same. Asked are the gate's own
-tests at a margin of none, at the level of a run's last look, on either side; both answers are wrong. Beside them one
-that is no null, and must not be taken for one: a canary that is slow for its first ten seconds and then as fast as the
-baseline; there "broken" is true of the run, and "slower, of the second half alone" is not.
+Asked are the gate's own tests at a margin of none, at the level of a run's last look, on either side; both answers are
+wrong. A share that rises within a phase while both arms slow down is no fair null: the canary gets its requests when
+all is slow. It is here to show what that does. Nor is a canary that is slow for its first ten seconds: it is slower.
 """
 
 import math
