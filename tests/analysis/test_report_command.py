@@ -25,6 +25,16 @@ def run_command(*arguments, **variables):
     )
 
 
+def test_another_tools_table_leaves_nothing_behind_on_stderr(tmp_path):
+    table, mapping = tmp_path / "table.csv", tmp_path / "own.yaml"
+    rows = (f"{row},20,200,{'new' if row % 3 else 'old'}\n" for row in range(300))
+    table.write_text("at,took,code,arm\n" + "".join(rows))
+    mapping.write_text("time: {column: at, unit: s}\nlatency: {column: took, unit: ms}\nstatus: code\narm: arm\n")
+    done = run_command("report", table, "--mapping", mapping, "--expect", "old=33%,new=67%", "--quiet")
+    assert done.stderr == ""
+    assert done.stdout
+
+
 @pytest.fixture
 def here(capsys, monkeypatch):
     """The command in this process, without still pictures: exit code, what it printed, what it said."""
