@@ -84,7 +84,9 @@ def _of_run(runs: Sequence[Path], expect: str | None, pen: "Pen | None") -> tupl
     begun = Ahead(run)
     from analysis.judge import examine
     from analysis.pictures.data import early
+    from analysis.render.html import prepare
 
+    prepare()
     return begun, examine(run, begun.rows, lambda found: pen.add(early(found)) if pen else None)
 
 

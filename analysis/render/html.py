@@ -31,7 +31,7 @@ LIMIT_BYTES = 1_500_000
 _MOST_TRENDS = 2000
 _LEAST = 2
 _FOLDER = Path(__file__).resolve().parent
-_SHARED = ("page.html.jinja", "parts.html.jinja")
+_TEMPLATES = ("run.html.jinja", "page.html.jinja", "parts.html.jinja")
 _SIGNS = {PROMOTE: "✓", ROLL_BACK: "✗", HOLD: "…", INVALID: "?"}
 _STATE_SIGNS = {SHOWN: "✓", BROKEN: "✗", UNDECIDED: "…", VOID: "?"}
 _WORST = (BROKEN, VOID, UNDECIDED, SHOWN)
@@ -74,6 +74,14 @@ _NOTHING = drawing.done([])
 def draw(sheets: Iterable[Sheet]) -> Drawn:
     """The pictures of a run, none without the extra `pictures`."""
     return drawing.begun(sheets) if runtime.available() else _NOTHING
+
+
+def prepare() -> None:
+    """Do what a run's page needs whatever it says: its templates are compiled, and the runtime is read."""
+    for name in _TEMPLATES:
+        _environment().get_template(name)
+    if runtime.available():
+        runtime.javascript()
 
 
 def render_html(report: Report, drawn: Drawn | None) -> str:
@@ -133,8 +141,6 @@ def question(report: Report) -> str:
 
 def page(template: str, values: dict[str, Any], made: Drawn) -> str:
     """A page of ours, small enough: still pictures are left out from the last on, but for two, then whole ones."""
-    for name in (template, *_SHARED):
-        _environment().get_template(name)  # compiled while somebody draws
     drawn = [picture for picture, _ in made.result()]
     stills = [drawing.shown(svg) for _, svg in made.result()]
     alive = bool(drawn)
