@@ -12,7 +12,7 @@ from experiments.core.records import RunDir, newest_run
 
 if TYPE_CHECKING:
     from analysis.ahead import Ahead
-    from analysis.judge import Examined
+    from analysis.judge import Examined, Found
     from analysis.render.drawing import Pen
 
 
@@ -63,11 +63,12 @@ def report(
 
     with uncollected(), patience() as told, pen_in_hand(wanted=mapping is None or "html" in wanted) as pen:
         told.doing("reading and judging the records")
-        ahead, examined = _of_table(runs, mapping, expect) if mapping is not None else _of_run(runs, expect, pen)
+        judged = _of_run(runs, expect, pen) if mapping is None else _of_table(runs, mapping, expect, pen)
+        ahead, examined = judged
         from analysis.publish import LEFT, Subject, export, leave, show
 
         told.doing("drawing and writing the report")
-        subject = Subject(examined, early=ahead is not None and pen is not None)
+        subject = Subject(examined, early=pen is not None)
         subject.make({*wanted, *(LEFT if mapping is None else ())}, ahead.keep if ahead else None)
         if mapping is None:
             leave(subject)
@@ -83,19 +84,25 @@ def _of_run(runs: Sequence[Path], expect: str | None, pen: "Pen | None") -> tupl
 
     begun = Ahead(run)
     from analysis.judge import examine
-    from analysis.pictures.data import early
     from analysis.render.html import prepare
 
     prepare()
-    return begun, examine(run, begun.rows, lambda found: pen.add(early(found)) if pen else None)
+    return begun, examine(run, begun.rows, lambda found: _drawn_early(found, pen))
 
 
-def _of_table(tables: Sequence[Path], mapping: str, expect: str | None) -> tuple[None, "Examined"]:
+def _drawn_early(found: "Found", pen: "Pen | None") -> None:
+    from analysis.pictures.data import early
+
+    if pen is not None:
+        pen.add(early(found))
+
+
+def _of_table(tables: Sequence[Path], mapping: str, expect: str | None, pen: "Pen | None") -> tuple[None, "Examined"]:
     from analysis.tables.judge import examine_table
 
     if len(tables) != 1:
         raise click.UsageError("--mapping goes with one table: name its file.")
-    return None, examine_table(tables[0], mapping, expect)
+    return None, examine_table(tables[0], mapping, expect, lambda found: _drawn_early(found, pen))
 
 
 def _directory(run: Path | None, expect: str | None) -> RunDir:

@@ -1,6 +1,6 @@
 """Another tool's table → a report, by the code that judges runs; what a table cannot show is said."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -39,13 +39,16 @@ def judge_table(path: Path, name_or_file: str, expect: str | None = None) -> Rep
     return examine_table(path, name_or_file, expect).report
 
 
-def examine_table(path: Path, name_or_file: str, expect: str | None = None) -> Examined:
+def examine_table(
+    path: Path, name_or_file: str, expect: str | None = None, meanwhile: Callable[[Found], object] | None = None
+) -> Examined:
     """The report of a table and its evidence.
 
     Args:
         path: CSV, JSON lines or Parquet, by its content.
         name_or_file: A mapping file, or the name of a shipped one.
         expect: Shares in place of the mapping's, as `old=70%,new=30%`, the baseline first.
+        meanwhile: Begins what may as well be done while claims are judged.
 
     Raises:
         ExperimentError: the mapping breaks rules.
@@ -62,8 +65,10 @@ def examine_table(path: Path, name_or_file: str, expect: str | None = None) -> E
     except RecordsError as error:
         raise RecordsError(f"{path}: {error}") from error
     seen, plan = _evidence(table, stated, mapping)
-    conditions, remarks = list(_conditions(seen, stated, mapping)), list(_remarks(table, stated, mapping))
     found = Found(RunDir(path), stated.experiment, seen, table.answers, plan)
+    if meanwhile:
+        meanwhile(found)
+    conditions, remarks = list(_conditions(seen, stated, mapping)), list(_remarks(table, stated, mapping))
     return Examined(found, conclude(stated.experiment, seen, conditions, remarks))
 
 
