@@ -25,6 +25,7 @@ from analysis.stats import (
     paired,
     quantiles,
     ranks,
+    woodruff,
 )
 from analysis.stats.bins import bin_of, lower_edge, middle
 from analysis.stats.exceedances import Histogram
@@ -94,6 +95,11 @@ def of_latencies(random: np.random.Generator, n: int) -> Iterator[Statistic]:
     assert found is not None
     for quantile in (0.5, 0.99):
         yield f"latency: ratio of p{100 * quantile:g}", lambda q=quantile: exceedances.quantile_ratio(ours, base, q)  # type: ignore[misc]
+    ratio = exceedances.quantile_ratio(ours, base, 0.99)
+    assert ratio is not None
+    yield "latency: interval of the ratio of p99", lambda: ratio.interval(0.0125)
+    yield "latency: both p-values of the ratio of p99", lambda: (ratio.p_above(1.2), ratio.p_below(1.2))
+    yield "quantile: from batches", lambda: woodruff.quantile_interval(ours, 0.99, 0.05)
     yield "quantile: every look", lambda: quantiles.quantile_sequence(*second, 0.99, 0.05, 100)
     yield "quantile: one look", lambda: quantiles.order_statistic_interval(*second, 0.99, 0.05)
     yield "quantile: two arms, every look", lambda: quantiles.two_sample_p(second, first, 0.99, 100)
