@@ -1,7 +1,7 @@
 """`python -m analysis`: report | plan | watch | gate | serve."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ def report(
     Several runs are compared: one line each, the trend of every claim, and the exit code of the last one.
     """
     wanted = {form: path for form, path in forms.items() if path is not None}
+    _check_places(wanted)
     if mapping is None and len(runs) > 1:
         from analysis.trend import compare
 
@@ -75,6 +76,16 @@ def report(
         if not export(subject, wanted):
             show(subject.report, quiet=quiet)
     return int(subject.report.verdict.exit_code)
+
+
+def _check_places(wanted: Mapping[str, Path]) -> None:
+    """Refuse two forms in one place, of which the later would overwrite or follow the earlier."""
+    taken: dict[Path, str] = {}
+    for form, path in wanted.items():
+        place = path if str(path) == "-" else path.resolve()
+        if place in taken:
+            raise click.UsageError(f"--{taken[place]} and --{form} both go to {path}: give each a place of its own.")
+        taken[place] = form
 
 
 def _of_run(runs: Sequence[Path], expect: str | None, pen: "Pen | None") -> tuple["Ahead", "Examined"]:

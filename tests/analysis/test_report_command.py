@@ -25,6 +25,14 @@ def run_command(*arguments, **variables):
     )
 
 
+@pytest.mark.parametrize("places", [("-", "-"), ("x.out", "./x.out")])
+def test_two_forms_in_one_place_are_refused(here, places):
+    code, out, err = here("report", "--html", places[0], "--json", places[1])
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "give each a place of its own" in err
+
+
 def test_another_tools_table_leaves_nothing_behind_on_stderr(tmp_path):
     table, mapping = tmp_path / "table.csv", tmp_path / "own.yaml"
     rows = (f"{row},20,200,{'new' if row % 3 else 'old'}\n" for row in range(300))
