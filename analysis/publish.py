@@ -150,7 +150,10 @@ def _write(path: Path, made: str | bytes) -> None:
 
 
 def _replace(path: Path, made: str | bytes) -> None:
-    """A reader sees the old or the new file, never half."""
+    """A reader sees the old or the new file, never half; a pipe or a device is written to, not replaced."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(_bytes(made))
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(_bytes(made))

@@ -29,7 +29,7 @@ def root(function: Callable[[float], float], low: float, high: float, xtol: floa
     """
     a, b = high, low
     at_a, at_b = function(a), function(b)
-    if not at_a * at_b <= 0:
+    if math.isnan(at_a) or math.isnan(at_b) or (at_a != 0 and at_b != 0 and (at_a > 0) == (at_b > 0)):
         raise ValueError(f"no change of sign between {low} and {high}")
     c, at_c, part = a, at_a, 0.5
     for _ in range(_MOST):

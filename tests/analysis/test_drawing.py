@@ -14,5 +14,6 @@ def test_a_pen_draws_what_this_process_draws(tmp_path):
     here = drawing.pictures_with_stills(asked)
     with drawing.pen_in_hand(wanted=True):
         assert drawing.begun(asked).result() == drawing.begun(asked).result() == here
+        assert drawing._pens[0]._process.poll() is None, "the process died, and this one drew"
         drawing._pens[0]._process.kill()
         assert drawing.begun(asked).result() == here

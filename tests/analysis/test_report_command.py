@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import msgspec
 import pytest
 
+from analysis import publish
 from analysis.__main__ import analysis
 from analysis.publish import LEFT
 from experiments.core import command, records
@@ -31,6 +33,17 @@ def test_two_forms_in_one_place_are_refused(here, places):
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert "give each a place of its own" in err
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    publish.write({"json": pipe}, lambda _: b"{}")
+    reader.join(10)
+    assert read == [b"{}"]
+    assert pipe.is_fifo()
 
 
 def test_another_tools_table_leaves_nothing_behind_on_stderr(tmp_path):

@@ -54,6 +54,12 @@ def test_without_a_change_of_sign_there_is_no_answer(function):
         root(function, -1.0, 1.0, 1e-12)
 
 
+def test_signs_are_compared_and_not_multiplied():
+    assert root(lambda x: 0.0 if x == 0 else math.inf, 0.0, 1.0, 1e-12) == 0.0
+    with pytest.raises(ValueError, match="no change of sign"):
+        root(lambda _: 1e-200, -1.0, 1.0, 1e-12)
+
+
 def test_infinite_values_are_values():
     """A score is infinite where a rate is 0: its sign is what counts."""
     assert root(lambda x: math.log(x / 0.3) if x else -math.inf, 0.0, 1.0, 1e-12) == pytest.approx(0.3, abs=1e-12)
