@@ -53,7 +53,7 @@ def report(
     Several runs are compared: one line each, the trend of every claim, and the exit code of the last one.
     """
     wanted = {form: path for form, path in forms.items() if path is not None}
-    _check_places(wanted)
+    _check_places(wanted, runs)
     if mapping is None and len(runs) > 1:
         from analysis.trend import compare
 
@@ -78,13 +78,22 @@ def report(
     return int(subject.report.verdict.exit_code)
 
 
-def _check_places(wanted: Mapping[str, Path]) -> None:
-    """Refuse two forms in one place, of which the later would overwrite or follow the earlier."""
+_RECORDS = ("run.json", "journal.jsonl", "references.json", "requests-*.jsonl", "outputs-*.jsonl")
+
+
+def _check_places(wanted: Mapping[str, Path], runs: Sequence[Path]) -> None:
+    """Refuse two forms in one place, and a form in the place of what a report is made from."""
+    tables = {run.resolve() for run in runs}
     taken: dict[Path, str] = {}
     for form, path in wanted.items():
         place = path if str(path) == "-" else path.resolve()
         if place in taken:
             raise click.UsageError(f"--{taken[place]} and --{form} both go to {path}: give each a place of its own.")
+        recorded = (place.parent / "run.json").exists() and any(map(place.match, _RECORDS))
+        if recorded or place in tables:
+            raise click.UsageError(
+                f"--{form} {path}: holds records; a report must not replace them: name another place."
+            )
         taken[place] = form
 
 

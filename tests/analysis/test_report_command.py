@@ -35,6 +35,16 @@ def test_two_forms_in_one_place_are_refused(here, places):
     assert "give each a place of its own" in err
 
 
+@pytest.mark.parametrize("name", ["run.json", "journal.jsonl", "requests-host-100.jsonl"])
+def test_a_form_does_not_replace_records(here, tmp_path, name):
+    run = write_run(tmp_path)
+    before = (run.path / name).read_bytes()
+    code, _, err = here("report", run.path, "--json", run.path / name)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "must not replace them" in err
+    assert (run.path / name).read_bytes() == before
+
+
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)
